@@ -1,0 +1,78 @@
+# `make` alone lists what there is. Everything runs in .venv, which the first target that needs it makes.
+
+PYTHON ?= python3
+KILLS ?= 1000
+# Options for what a target runs, as in `make bench ARGS=--help`.
+ARGS ?=
+
+BIN := .venv/bin
+CHECKED := $(wildcard src tests scripts)
+TYPED := $(wildcard src tests scripts/*.py)
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make pin' $(ARGS)
+
+export PYTHON
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# The checks of `test` come one after the other, so that the first failure ends the output.
+.NOTPARALLEL:
+.PHONY: help demo setup test format-check lint types imports unit test-long bench kill-suite format pin clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.ready-run ## see Hector keep a conversation through a crash
+	@$(BIN)/python scripts/demo.py $(ARGS)
+
+setup: .venv/.ready-test ## make .venv with all that developers need
+
+test: format-check lint types imports unit ## every check before a commit: format, lint, types, imports, tests
+
+format-check: .venv/.ready-test
+	$(BIN)/ruff format --check $(CHECKED)
+
+lint: .venv/.ready-test
+	$(BIN)/ruff check $(CHECKED)
+
+types: .venv/.ready-test
+	$(BIN)/mypy $(TYPED)
+
+imports: .venv/.ready-test
+	$(BIN)/lint-imports --no-logo
+
+unit: .venv/.ready-test
+	$(BIN)/python -m pytest $(ARGS)
+
+test-long: .venv/.ready-test ## all tests, the long ones and those with the big model too
+	$(BIN)/python -m pytest -m '' --timeout 900 $(ARGS)
+
+bench: .venv/.ready-test ## measure
+	$(BIN)/python -m tests.bench $(ARGS)
+
+kill-suite: .venv/.ready-test ## kill a running server KILLS times and look for what was lost
+	$(BIN)/python -m tests.kill --kills $(KILLS) $(ARGS)
+
+format: .venv/.ready-test ## format, and mend what can be mended by machine
+	$(BIN)/ruff format $(CHECKED)
+	$(BIN)/ruff check --fix $(CHECKED)
+
+pin: ## pin the newest versions that pyproject.toml allows (needs uv; ARGS=--upgrade to move)
+	$(COMPILE) pyproject.toml --extra local requirements/build.in --output-file requirements/run.txt
+	$(COMPILE) pyproject.toml --extra local requirements/build.in --group dev \
+	  --constraint requirements/run.txt --output-file requirements/test.txt
+
+clean: ## remove .venv and everything made by tools
+	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# A .venv that came along when the checkout was moved or copied still names the old place.
+ifneq ($(shell cat .venv/.made-in 2>/dev/null),$(CURDIR))
+.PHONY: .venv/.ready-run .venv/.ready-test
+endif
+
+.venv/.ready-run: requirements/run.txt pyproject.toml scripts/setup.sh
+	@scripts/setup.sh run
+
+.venv/.ready-test: requirements/test.txt pyproject.toml scripts/setup.sh
+	@scripts/setup.sh test

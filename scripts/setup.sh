@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Makes .venv from a requirement file and puts this checkout into it: `scripts/setup.sh run|test`.
+# The Makefile calls it when the stamp in .venv is older than what the set-up depends on.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+kind=${1:?run or test}
+requirements=requirements/$kind.txt
+python=${PYTHON:-python3}
+venv=.venv
+# A question would wait for ever where nobody sits; the rest of pip's configuration is the user's.
+pip_options=(--disable-pip-version-check --no-input)
+
+say() { printf '%s\n' "$@" >&2; }
+
+fail() {
+  say "" "set-up stopped: $1" "${@:2}"
+  exit 1
+}
+
+progress() {
+  [[ ! -t 2 ]] || printf '\r\033[K%s' "$1" >&2
+}
+
+check_python() {
+  command -v "$python" >/dev/null || fail "there is no $python" "Hector needs Python 3.11 or newer."
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+    fail "Hector needs Python 3.11 or newer, and $python is not" \
+      "Name a newer one:  make PYTHON=python3.12"
+}
+
+# One made in another folder, before the checkout was moved or copied, works for that folder.
+has_working_venv() {
+  [[ $(cat "$venv/.made-in" 2>/dev/null) = "$(pwd -P)" ]] && "$venv/bin/python" -m pip --version >/dev/null 2>&1
+}
+
+# Debian cuts ensurepip out of Python and ships it as python3-venv.
+can_make_venv() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
+
+has_own_pip() { "$python" -m pip --version >/dev/null 2>&1; }
+
+# The engine of the embedded model is native code over two libraries that a small Debian may lack.
+has_engine_libraries() {
+  [[ $(uname -s) != Linux ]] ||
+    "$python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1"); ctypes.CDLL("libstdc++.so.6")' 2>/dev/null
+}
+
+# All at once and before anything is fetched, so that who must type a command types one.
+check_system() {
+  local missing=()
+  has_working_venv || can_make_venv || { [[ $EUID -ne 0 ]] && has_own_pip; } || missing+=(python3-venv)
+  has_engine_libraries || missing+=(libgomp1 libstdc++6)
+  [[ ${#missing[@]} -gt 0 ]] || return 0
+  if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
+    apt_install "${missing[@]}"
+  else
+    fail "this system lacks ${missing[*]}" "Type this, and then make again:" "" \
+      "  sudo apt-get install ${missing[*]}" "" "(These are Debian's and Ubuntu's names; others have the same under their own.)"
+  fi
+}
+
+apt_install() {
+  local log
+  log=$(mktemp)
+  say "installing $* with apt-get"
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } \
+    >"$log" 2>&1 </dev/null || { cat "$log" >&2; fail "apt-get could not install $*"; }
+  rm -f "$log"
+}
+
+# Sets `pip`, an array, to the command that installs into .venv.
+make_venv() {
+  pip=("$venv/bin/python" -m pip)
+  if has_working_venv; then
+    return
+  elif can_make_venv; then
+    # --clear: what is there has no working pip, as after an upgrade of Python, or is of another place.
+    "$python" -m venv --clear "$venv"
+  elif has_own_pip; then
+    "$python" -m venv --clear --without-pip "$venv"
+    pip=("$python" -m pip --python "$venv/bin/python")
+  else
+    fail "$python can make no virtual environment: it has no ensurepip, and no pip"
+  fi
+}
+
+# Runs pip with the arguments after the first, which says how many packages there are.
+run_pip() {
+  local total=$1 log
+  log=$(mktemp)
+  PYTHONUNBUFFERED=1 "${pip[@]}" install "${pip_options[@]}" "${@:2}" </dev/null 2>&1 | show_progress "$total" "$log" || {
+    tail -n 20 "$log" >&2
+    fail "pip failed: install ${*:2}" "All that it said is in $log."
+  }
+  rm -f "$log"
+}
+
+# Shows pip's many lines as one that counts, and keeps them all in a file.
+show_progress() {
+  local total=$1 log=$2 done=0 line name
+  while IFS= read -r line; do
+    printf '%s\n' "$line" >>"$log"
+    case $line in
+      Collecting\ * | Requirement\ already\ satisfied:*)
+        done=$((done + 1))
+        name=${line#Collecting }
+        name=${name#Requirement already satisfied: }
+        progress "fetching $done of $total: ${name%%[ ;]*}"
+        ;;
+      Installing\ collected\ packages:*) progress "installing" ;;
+      # This may take minutes, and would look as if nothing went on.
+      WARNING:\ Retrying*) say "" "$line" ;;
+    esac
+  done
+  progress ""
+}
+
+check_python
+check_system
+make_venv
+total=$(grep -c '^[a-z0-9].*==' "$requirements")
+say "installing the $total packages of $requirements into $venv"
+run_pip "$total" --progress-bar off --require-hashes -r "$requirements"
+# No dependencies and no build isolation: either would fetch what is not pinned.
+run_pip 1 --no-deps --no-build-isolation -e .
+pwd -P >"$venv/.made-in"
+# The packages for tests include those to run.
+touch "$venv/.ready-run" "$venv/.ready-$kind"
+say "set up in $SECONDS s"
