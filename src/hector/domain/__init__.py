@@ -1,0 +1,1 @@
+"""The nouns of Hector and their interfaces; standard library only."""

@@ -1,0 +1,236 @@
+"""A turn: one request and all that the agent did to answer it; the unit that is durable."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, Protocol, TypeAlias
+
+from hector.domain.ids import SessionKey
+from hector.domain.memory import Tail, TailLimit
+from hector.domain.messages import Message, ModelMessage, StoredMessage, Usage, UserMessage, join_text
+
+
+class TurnState(StrEnum):
+    """A2A's task states."""
+
+    SUBMITTED = "submitted"
+    WORKING = "working"
+    INPUT_REQUIRED = "input_required"
+    AUTH_REQUIRED = "auth_required"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    REJECTED = "rejected"
+
+    @property
+    def terminal(self) -> bool:
+        return self in _TERMINAL
+
+    @property
+    def paused(self) -> bool:
+        return self in _PAUSED
+
+
+_TERMINAL = frozenset({TurnState.COMPLETED, TurnState.FAILED, TurnState.CANCELED, TurnState.REJECTED})
+_PAUSED = frozenset({TurnState.INPUT_REQUIRED, TurnState.AUTH_REQUIRED})
+
+
+class Reason:
+    """Why a turn ended as it did, where its state alone does not say. Model errors add their own (errors.py)."""
+
+    CRASHED = "crashed"
+    """Its replica died, and it was not resumed."""
+    TOOL_UNKNOWN = "tool_unknown"
+    """It failed after a tool with side effects was called: nobody may run it again unasked."""
+    SHUTDOWN = "shutdown"
+    """Its replica was stopped before it could end."""
+    CANCELED = "canceled"
+    """By its user."""
+    MAX_WAIT = "max_wait"
+    """It waited for its session longer than `turns.max_wait`."""
+    SESSION_DELETED = "session deleted"
+    OUT_OF_STEPS = "out_of_steps"
+    """The model went on calling tools beyond `turns.max_steps`."""
+    INTERNAL = "internal_error"
+    SUPERSEDED = "superseded"
+    WAITING_FOR_INPUT = "waiting for input"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run of a turn ends."""
+
+    state: TurnState
+    reason: str | None = None
+    error: str | None = None
+    """One sentence for the caller; None if nothing went wrong."""
+    usage: Usage = Usage()
+    retryable: bool = False
+    """The same request may succeed later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn as it stands in the store."""
+
+    id: str
+    key: SessionKey
+    state: TurnState
+    reason: str | None = None
+    error: str | None = None
+    retryable: bool = False
+    attempt: int = 1
+    """Which run of it this is; raised when it is run again after a crash."""
+    superseded: bool = False
+    usage: Usage = Usage()
+    messages: tuple[StoredMessage, ...] = ()
+    """Its own, by seq; empty where they were not read."""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def reply(self) -> str:
+        """What the agent said to the user at the end: the text of the last model message since the user spoke."""
+        last = self.messages[-1].message if self.messages else None
+        return join_text(last.parts) if isinstance(last, ModelMessage) and not last.calls else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message of a user as it reaches a session."""
+
+    key: SessionKey
+    message: UserMessage
+    message_id: str
+    turn_id: str
+    """The new turn's, if it makes one; made by the caller so that an operation can be run again."""
+    replica_id: str
+    """Whose work the turn is."""
+    tokens: int = 0
+    resumes: str | None = None
+    """The paused turn that the client named."""
+    on_busy: Literal["wait", "reject"] = "wait"
+    max_waiting: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A replica's fenced right to run the current turn of a session."""
+
+    key: SessionKey
+    turn_id: str
+    owner: str
+    epoch: int
+    attempt: int
+    seq: int
+    """Of the session's last message; only the holder adds to the session."""
+    run_seq: int
+    """Of the user's message that this run answers."""
+    resumed: bool = False
+    """The turn was paused before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The turn is this replica's to run."""
+
+    lease: Lease
+    tail: Tail
+    """What lies before, for the model."""
+    own: tuple[StoredMessage, ...]
+    """The turn's own messages so far, the new one last; more than one if it was paused."""
+    new_session: bool = False
+    earlier_messages: int = 0
+    """How many the session had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Stored, and waiting for the turns before it."""
+
+    turn_id: str
+    ticket: int
+    ahead: int
+    earlier_messages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A repeat of a message whose turn waits or runs, here or on another replica."""
+
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A repeat of a message that was answered: the turn as it stood when that message's run ended."""
+
+    turn: Turn
+
+
+Accepted: TypeAlias = Begun | Queued | Joined | Repeated
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    message: Message
+    tokens: int = 0
+
+
+class TurnStore(Protocol):
+    """Where turns are made durable. Each method is one transaction (an acceptance may take two), all or nothing.
+
+    Every method may raise `StoreUnavailableError`, after which nothing was changed, or `OutcomeUnknownError`, after which
+    the same call is safe to repeat.
+    """
+
+    async def accept(self, arrival: Arrival, limit: TailLimit) -> Accepted:
+        """Store the message and begin its turn, or queue it, or find what it repeats.
+
+        Raises `ConflictError`, `BusyError`, `QueueFullError`, `NotPausedError`, `NotFoundError` (a named turn).
+        """
+        ...
+
+    async def take(self, key: SessionKey, replica_id: str, limit: TailLimit) -> Begun | None:
+        """Begin the waiting turn with the lowest ticket, if the session is free and it is this replica's, or nobody's.
+
+        A waiting message that named a turn which is no longer paused is refused on the way.
+        """
+        ...
+
+    async def append(self, lease: Lease, messages: Sequence[NewMessage]) -> Lease:
+        """Add messages to the running turn. Raises `LeaseLostError`."""
+        ...
+
+    async def end(self, lease: Lease, messages: Sequence[NewMessage], outcome: Outcome) -> Turn:
+        """Add the last messages, set the outcome and release the lease. Raises `LeaseLostError`.
+
+        Run again after `OutcomeUnknownError` it finds that it had succeeded.
+        """
+        ...
+
+    async def withdraw(self, key: SessionKey, turn_id: str, message_id: str, reason: str) -> Turn | None:
+        """Take a waiting message out of the queue; None if it does not wait (any longer)."""
+        ...
+
+    async def cancel(self, key: SessionKey, turn_id: str) -> Turn | None:
+        """End a paused or waiting turn as canceled by its user; None if it is neither."""
+        ...
+
+    async def turn(self, agent_id: str, user_id: str, turn_id: str) -> Turn | None:
+        """A turn with its messages; None if there is none (any longer)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSettings:
+    """How an agent treats its turns."""
+
+    on_busy: Literal["wait", "reject"] = "wait"
+    max_wait: float = 300.0
+    """Seconds a message waits for its session."""
+    max_waiting: int = 100
+    max_steps: int = 20
+    """Model calls in one turn."""
