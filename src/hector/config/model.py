@@ -1,0 +1,312 @@
+"""The configuration: one frozen class for each section of the file, explained in docs/configuration.md."""
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
+
+from hector.config.faults import Fault, FaultsError
+from hector.config.locate import Locator
+from hector.config.suggest import did_you_mean
+from hector.config.values import (
+    AgentName,
+    ApiKey,
+    BindHost,
+    BodySize,
+    Connections,
+    Count,
+    DatabasePath,
+    Duration,
+    FilePath,
+    Filled,
+    HttpUrl,
+    LeaseTtl,
+    LogFormat,
+    LogLevel,
+    MessageSize,
+    NoneOrMore,
+    OnBusy,
+    Port,
+    Script,
+    Synchronous,
+    Temperature,
+    Threads,
+    TimeLimit,
+    Token,
+    ToolPath,
+    UserId,
+)
+from hector.domain.errors import Problem
+from hector.domain.turns import TurnSettings
+
+_NEXT_RELEASE = {"postgres": "PostgreSQL", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _skip_empty_keys(cls, value: Any) -> Any:
+        """`key:` with nothing after it counts as not written."""
+        if not isinstance(value, Mapping):
+            return value
+        return {key: item for key, item in value.items() if item is not None or key not in cls.model_fields}
+
+
+# -------------------------------------------------------------------------------------------- server
+
+
+class TokenSection(Section):
+    token: Token
+    user: UserId
+    admin: bool = False
+
+
+class AuthSection(Section):
+    tokens: tuple[TokenSection, ...] = ()
+
+    @field_validator("tokens")
+    @classmethod
+    def _each_once(cls, tokens: tuple[TokenSection, ...]) -> tuple[TokenSection, ...]:
+        first: dict[str, int] = {}
+        faults = []
+        for index, section in enumerate(tokens):
+            earlier = first.setdefault(section.token.get_secret_value(), index)
+            if earlier != index:
+                faults.append(
+                    Fault((index, "token"), f"is the same as tokens[{earlier}].token; wanted another")
+                )
+        if faults:
+            raise FaultsError(*faults)
+        return tokens
+
+
+class LimitsSection(Section):
+    body: BodySize = 20_000_000
+    message: MessageSize = 16_000_000
+
+
+class ServerSection(Section):
+    host: BindHost = "127.0.0.1"
+    port: Port = 8090
+    base_url: HttpUrl | None = None
+    auth: AuthSection = AuthSection()
+    limits: LimitsSection = LimitsSection()
+    drain_timeout: Duration = 10.0
+
+
+# --------------------------------------------------------------------------------------------- turns
+
+
+class TurnsSection(Section):
+    on_busy: OnBusy = "wait"
+    max_wait: TimeLimit = 300.0
+    max_waiting: Count = 100
+    max_steps: Count = 20
+    lease_ttl: LeaseTtl = 15.0
+
+
+class AgentTurnsSection(Section):
+    """None takes the value of the file's `turns`."""
+
+    on_busy: OnBusy | None = None
+    max_wait: TimeLimit | None = None
+    max_waiting: Count | None = None
+    max_steps: Count | None = None
+
+
+# ------------------------------------------------------------------------------------ session stores
+
+
+class SqliteSection(Section):
+    driver: Literal["sqlite"]
+    database: DatabasePath
+    max_conns: Connections = 10
+    max_idle: NoneOrMore = 2
+    conn_max_lifetime: Duration = 0.0
+    synchronous: Synchronous = "full"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_driver(cls, value: Any) -> Any:
+        """Another driver has other keys: it is the one thing to tell."""
+        driver = value.get("driver") if isinstance(value, Mapping) else None
+        if not isinstance(driver, str) or driver == "sqlite":
+            return value
+        if database := _NEXT_RELEASE.get(driver.lower()):
+            text = f"{database} comes with the next release; wanted sqlite"
+        else:
+            text = f"wanted sqlite{did_you_mean(driver, ['sqlite'])}"
+        raise FaultsError(Fault(("driver",), text, silences=()))
+
+    @model_validator(mode="after")
+    def _idle_within_conns(self) -> "SqliteSection":
+        if self.max_idle > self.max_conns:
+            text = f"wanted at most max_conns, which is {self.max_conns}, found {self.max_idle}"
+            raise FaultsError(Fault(("max_idle",), text))
+        return self
+
+
+class SqlStoreSection(Section):
+    backend: Literal["sql"]
+    sql: SqliteSection
+
+
+class MemoryStoreSection(Section):
+    backend: Literal["memory"]
+
+
+SessionStoreSection: TypeAlias = Annotated[
+    SqlStoreSection | MemoryStoreSection, Field(discriminator="backend")
+]
+
+
+# ---------------------------------------------------------------------------------------------- llms
+
+
+class OpenAISection(Section):
+    """OpenAI, or whatever speaks its API at `host`."""
+
+    type: Literal["openai"]
+    model: Filled
+    api_key: ApiKey | None = None
+    host: HttpUrl | None = None
+    timeout: TimeLimit = 120.0
+    max_tokens: Count | None = None
+    temperature: Temperature | None = None
+    context_window: Count | None = None
+
+
+class LocalSection(Section):
+    """The model that needs no key, run on this machine."""
+
+    type: Literal["local"]
+    model: FilePath | None = None
+    threads: Threads = 1
+    context_window: Count = 8192
+    max_tokens: Count = 512
+    temperature: Temperature = 0.0
+
+
+class ScriptedSection(Section):
+    """A model that follows a script, for tests and benchmarks."""
+
+    type: Literal["scripted"]
+    model: Script = "echo"
+
+
+LlmSection: TypeAlias = Annotated[OpenAISection | LocalSection | ScriptedSection, Field(discriminator="type")]
+
+
+# -------------------------------------------------------------------------------------------- agents
+
+
+class SummaryBufferSection(Section):
+    strategy: Literal["summary_buffer"] = "summary_buffer"
+    budget: Count = 2000
+
+
+class BufferWindowSection(Section):
+    strategy: Literal["buffer_window"]
+    window_size: Count = 20
+
+
+def _summary_buffer_by_default(value: Any) -> Any:
+    if isinstance(value, Mapping) and value.get("strategy") is None:
+        return {**value, "strategy": "summary_buffer"}
+    return value
+
+
+WorkingSection: TypeAlias = Annotated[
+    SummaryBufferSection | BufferWindowSection,
+    Field(discriminator="strategy"),
+    BeforeValidator(_summary_buffer_by_default),
+]
+
+
+class MemorySection(Section):
+    working: WorkingSection = SummaryBufferSection()
+
+
+class AgentSection(Section):
+    llm: Filled
+    name: str | None = None
+    description: str = ""
+    prompt: str = ""
+    session_store: str | None = None
+    memory: MemorySection = MemorySection()
+    tools: tuple[ToolPath, ...] = ()
+    turns: AgentTurnsSection = AgentTurnsSection()
+
+
+# ------------------------------------------------------------------------------------------ the file
+
+
+class LoggingSection(Section):
+    level: LogLevel = "info"
+    format: LogFormat = "text"
+
+
+class Config(Section):
+    """A whole configuration. `load` makes one of a file; tests and programs may make one themselves."""
+
+    agents: Mapping[AgentName, AgentSection] = Field(min_length=1)
+    llms: Mapping[Filled, LlmSection] = {}
+    session_stores: Mapping[Filled, SessionStoreSection] = {}
+    server: ServerSection = ServerSection()
+    turns: TurnsSection = TurnsSection()
+    logging: LoggingSection = LoggingSection()
+
+    _locator: Locator = PrivateAttr(default_factory=Locator)
+
+    @model_validator(mode="after")
+    def _stores_exist(self) -> "Config":
+        wanted = {name: agent.session_store for name, agent in self.agents.items()}
+        if faults := dangling_stores(wanted, self.session_stores):
+            raise FaultsError(*faults)
+        return self
+
+    def turn_settings(self, agent: str) -> TurnSettings:
+        """An agent's, with the file's `turns` where it says nothing itself."""
+        own, common = self.agents[agent].turns, self.turns
+        return TurnSettings(
+            on_busy=common.on_busy if own.on_busy is None else own.on_busy,
+            max_wait=common.max_wait if own.max_wait is None else own.max_wait,
+            max_waiting=common.max_waiting if own.max_waiting is None else own.max_waiting,
+            max_steps=common.max_steps if own.max_steps is None else own.max_steps,
+        )
+
+    def where(self, path: str) -> tuple[str, int | None]:
+        """File and line of the key at a dotted path, or of the nearest above; ('', None) if made in code."""
+        return self._locator.file, self._locator.line(path)
+
+    def problem(self, path: str, text: str) -> Problem:
+        """For checks beyond shape, like that of API keys."""
+        file, line = self.where(path)
+        return Problem(path, text, file, line)
+
+    def shown(self) -> dict[str, Any]:
+        """Ready for JSON, defaults filled in, durations in seconds, sizes in bytes, secrets masked."""
+        return self.model_dump(mode="json")
+
+
+def dangling_stores(wanted: Mapping[str, str | None], stores: Collection[str]) -> list[Fault]:
+    """A fault for each agent whose store is not there; `wanted` is by agent."""
+    known = f"known: {', '.join(sorted(stores))}" if stores else "session_stores has none"
+    return [
+        Fault(
+            ("agents", agent, "session_store"),
+            f"no session store named {store!r}{did_you_mean(store, stores) or f' ({known})'}",
+        )
+        for agent, store in wanted.items()
+        if store is not None and store not in stores
+    ]

@@ -1,0 +1,211 @@
+"""Scalar values that need more than a type: durations, sizes, URLs, paths."""
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from hector.domain.errors import InvalidError
+from hector.domain.ids import check_agent_name, check_user_id
+
+_LONGEST_DURATION = 366 * 24 * 3600.0
+_DURATION = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>ms|s|m|h)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LARGEST_SIZE = 2**50
+_SIZE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>b|kb|mb|gb|kib|mib|gib)?", re.IGNORECASE)
+_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?\.?")
+_TOOL = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_SHORTEST_TOKEN = 8
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("wanted a number")
+    return value
+
+
+def _no_nothing(text: str) -> str:
+    if not text.strip():
+        raise ValueError("wanted a text that is not empty")
+    return text
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds of a number of seconds or of `1h`, `15m`, `30s`, `500ms`."""
+    seconds = math.nan
+    if isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())):
+        seconds = float(found["number"]) * _SECONDS[found["unit"] or "s"]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = value
+    if not 0 <= seconds <= _LONGEST_DURATION:
+        raise ValueError("wanted a number of seconds or a text like 1h, 15m, 30s, 500ms, at most 366 days")
+    return float(seconds)
+
+
+def parse_size(value: Any) -> int:
+    """Bytes of a number of bytes or of `20MB` (10^6), `512KB`, `1GiB` (2^30)."""
+    size: float = -1
+    if isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
+        size = float(found["number"]) * _BYTES[(found["unit"] or "b").lower()]
+    elif isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    if not 0 <= size <= _LARGEST_SIZE or size != int(size):
+        raise ValueError("wanted a number of bytes or a text like 512KB, 20MB, 1GiB")
+    return int(size)
+
+
+def _at_least(least: float) -> Callable[[float], float]:
+    def check(seconds: float) -> float:
+        if seconds < least:
+            raise ValueError(f"wanted at least {least:g}s")
+        return seconds
+
+    return check
+
+
+def _more_than_nothing(seconds: float) -> float:
+    if not seconds:
+        raise ValueError("wanted more than 0s")
+    return seconds
+
+
+def _size_between(least: int, most: int, words: str) -> Callable[[int], int]:
+    def check(size: int) -> int:
+        if not least <= size <= most:
+            raise ValueError(f"wanted {words}")
+        return size
+
+    return check
+
+
+def _http_url(url: str) -> str:
+    if any(character in url for character in "@?#"):
+        # Where a password or a key may stand.
+        raise SecretFoundError("wanted a URL without user, password, ? and #")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not _VISIBLE.fullmatch(url):
+        raise ValueError("wanted a URL like https://host:port/path")
+    return url.rstrip("/")
+
+
+def _bind_host(host: str) -> str:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not _HOST_NAME.fullmatch(host):
+            raise ValueError(
+                "wanted a host name or an IP address, without http://, brackets and port (see server.port)"
+            ) from None
+    return host
+
+
+def _database_path(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not value.strip() or value == ":memory:":
+        raise ValueError("wanted the path of a file; for sessions in memory use backend: memory")
+    if value.startswith(("file:", "sqlite:")):
+        raise ValueError("wanted the path of a file, not a URL")
+    if value.endswith(("/", "\\")) or "\0" in value:
+        raise ValueError("wanted the path of a file")
+    return _file_path(value)
+
+
+def _file_path(value: Any) -> Any:
+    """`~` is the user's own folder here as it is in a shell."""
+    if isinstance(value, str) and value.startswith("~"):
+        try:
+            return Path(value).expanduser()
+        except RuntimeError:
+            raise ValueError("wanted a path; the user after ~ is unknown") from None
+    if value == "":
+        raise ValueError("wanted the path of a file")
+    return value
+
+
+def _visible(secret: SecretStr) -> SecretStr:
+    if not _VISIBLE.fullmatch(secret.get_secret_value()):
+        raise ValueError("wanted visible ASCII characters without spaces, for it travels in an HTTP header")
+    return secret
+
+
+def _long_enough(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value()) < _SHORTEST_TOKEN:
+        raise ValueError(f"wanted at least {_SHORTEST_TOKEN} characters")
+    return secret
+
+
+def _tool_path(text: str) -> str:
+    if not _TOOL.fullmatch(text):
+        raise ValueError("wanted a Python function as module:function")
+    return text
+
+
+def _named(check: Callable[[str, str], str]) -> Callable[[str], str]:
+    """A check of the domain's, whose errors are a caller's there and the operator's here."""
+
+    def checked(text: str) -> str:
+        try:
+            return check(text, "")
+        except InvalidError as error:
+            raise ValueError(str(error).removeprefix(": ")) from None
+
+    return checked
+
+
+class SecretFoundError(ValueError):
+    """The value is not to be shown."""
+
+
+_NoBool = BeforeValidator(_no_bool)
+_Duration = BeforeValidator(parse_duration)
+_Size = BeforeValidator(parse_size)
+
+Filled: TypeAlias = Annotated[str, AfterValidator(_no_nothing)]
+AgentName: TypeAlias = Annotated[str, AfterValidator(_named(check_agent_name))]
+UserId: TypeAlias = Annotated[Filled, AfterValidator(_named(check_user_id))]
+ApiKey: TypeAlias = Annotated[SecretStr, AfterValidator(_visible)]
+Token: TypeAlias = Annotated[SecretStr, AfterValidator(_visible), AfterValidator(_long_enough)]
+ToolPath: TypeAlias = Annotated[str, AfterValidator(_tool_path)]
+BindHost: TypeAlias = Annotated[str, AfterValidator(_bind_host)]
+HttpUrl: TypeAlias = Annotated[str, AfterValidator(_http_url)]
+DatabasePath: TypeAlias = Annotated[Path, BeforeValidator(_database_path)]
+FilePath: TypeAlias = Annotated[Path, BeforeValidator(_file_path)]
+
+Port: TypeAlias = Annotated[int, _NoBool, Field(ge=0, le=65534)]
+Count: TypeAlias = Annotated[int, _NoBool, Field(ge=1)]
+NoneOrMore: TypeAlias = Annotated[int, _NoBool, Field(ge=0)]
+Connections: TypeAlias = Annotated[int, _NoBool, Field(ge=2)]
+Threads: TypeAlias = Annotated[int, _NoBool, Field(ge=1, le=256)]
+Temperature: TypeAlias = Annotated[float, _NoBool, Field(ge=0, le=2)]
+
+Duration: TypeAlias = Annotated[float, _Duration]
+"""Seconds; 0 is allowed."""
+TimeLimit: TypeAlias = Annotated[float, _Duration, AfterValidator(_more_than_nothing)]
+LeaseTtl: TypeAlias = Annotated[float, _Duration, AfterValidator(_at_least(0.5))]
+BodySize: TypeAlias = Annotated[int, _Size, AfterValidator(_size_between(1000, 2**30, "1KB to 1GiB"))]
+# What is stored grows when it is escaped, and SQLite takes texts up to 1 GB.
+MessageSize: TypeAlias = Annotated[
+    int, _Size, AfterValidator(_size_between(1, 256 * 10**6, "1 byte to 256MB"))
+]
+
+Script: TypeAlias = Literal["echo", "recall", "obey"]
+OnBusy: TypeAlias = Literal["wait", "reject"]
+Synchronous: TypeAlias = Annotated[Literal["full", "normal"], BeforeValidator(_lower)]
+LogLevel: TypeAlias = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+LogFormat: TypeAlias = Literal["text", "json"]
