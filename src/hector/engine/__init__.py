@@ -1,0 +1,1 @@
+"""The turn: a model and its tools, until there is an answer."""

@@ -1,0 +1,81 @@
+"""What a turn does next, decided from its messages; pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TypeAlias, assert_never
+
+from hector.domain.messages import Message, ModelMessage, ToolCall, ToolMessage, UserMessage
+
+
+@dataclass(frozen=True, slots=True)
+class AskModel:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RunTools:
+    calls: tuple[ToolCall, ...]
+    """Those without a result, in the model's order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    answered: bool
+    """False if the model still calls tools after its last allowed call."""
+
+
+Step: TypeAlias = AskModel | RunTools | Finish
+
+
+def next_step(own: Sequence[Message], *, max_steps: int) -> Step:
+    """What comes after the turn's messages, which are oldest first.
+
+    At most `max_steps` model calls answer one message of the user. The last of them must be the answer: tools
+    whose results nobody would read are not run.
+    """
+    last = own[-1]
+    match last:
+        case UserMessage():
+            return AskModel()
+        case ModelMessage(calls=()):
+            return Finish(answered=True)
+        case ModelMessage() | ToolMessage():
+            if _model_calls(own) >= max_steps:
+                return Finish(answered=False)
+            missing = _missing(own)
+            return RunTools(missing) if missing else AskModel()
+        case _:
+            assert_never(last)
+
+
+def in_call_order(own: Sequence[Message]) -> list[Message]:
+    """The same messages, the results right after their calls and in their order, not as they came in."""
+    places = {
+        call.id: (position, number)
+        for position, message in enumerate(own)
+        if isinstance(message, ModelMessage)
+        for number, call in enumerate(message.calls, start=1)
+    }
+
+    def place(numbered: tuple[int, Message]) -> tuple[int, int]:
+        position, message = numbered
+        here = (position, 0)
+        return places.get(message.result.call_id, here) if isinstance(message, ToolMessage) else here
+
+    return [message for _, message in sorted(enumerate(own), key=place)]
+
+
+def _model_calls(own: Sequence[Message]) -> int:
+    """How many there were since the user last spoke."""
+    since = takewhile(lambda message: not isinstance(message, UserMessage), reversed(own))
+    return sum(isinstance(message, ModelMessage) for message in since)
+
+
+def _missing(own: Sequence[Message]) -> tuple[ToolCall, ...]:
+    """The calls of the last model message that have no result."""
+    asking = next(
+        (message for message in reversed(own) if isinstance(message, ModelMessage)), ModelMessage(())
+    )
+    done = {message.result.call_id for message in own if isinstance(message, ToolMessage)}
+    return tuple(call for call in asking.calls if call.id not in done)

@@ -1,0 +1,254 @@
+"""Runs a begun turn to its end: the loop around `next_step`."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar, assert_never
+
+from hector.domain.agents import Agent
+from hector.domain.errors import (
+    ModelError,
+    OutcomeUnknownError,
+    StorageError,
+    StoreUnavailableError,
+)
+from hector.domain.events import TextDelta, ThinkingDelta, ToolFinished, ToolStarted, TurnEvent
+from hector.domain.memory import Tail
+from hector.domain.messages import (
+    Message,
+    ModelMessage,
+    Text,
+    ToolCall,
+    ToolMessage,
+    Usage,
+)
+from hector.domain.models import ModelReply, ModelRequest
+from hector.domain.tokens import count_message
+from hector.domain.turns import Begun, Lease, NewMessage, Outcome, Reason, Turn, TurnState, TurnStore
+from hector.engine.clean import accepted
+from hector.engine.defects import describe_defect
+from hector.engine.steps import AskModel, Finish, RunTools, in_call_order, next_step
+from hector.engine.toolbox import Toolbox
+
+PATIENCE = 60.0
+"""Seconds for which a silent store is asked again, so that an answer that was paid for is kept."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class TurnRun:
+    """One run of a turn.
+
+    `run` gives the ended turn, also where it failed. Cancellation is the caller's affair: whoever cancels the
+    task of `run` awaits it and then ends the turn by `store.end(run.lease, [], run.canceled())`, or by
+    `run.failed(...)` in its place.
+    """
+
+    def __init__(
+        self,
+        begun: Begun,
+        agent: Agent,
+        store: TurnStore,
+        emit: Callable[[TurnEvent], None],
+        *,
+        stream: bool,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._agent = agent
+        self._store = store
+        self._emit = emit
+        self._stream = stream
+        self._patience = patience
+        self._toolbox = Toolbox(agent.tools)
+        self._lease = begun.lease
+        self._appending = asyncio.Lock()
+        self._usage = Usage()
+        # A store that reads by seq could give a resumed turn's earlier messages twice.
+        before = tuple(each for each in begun.tail.messages if each.turn_id != begun.lease.turn_id)
+        self._tail = Tail(before, begun.tail.summary)
+        self._stored: list[Message] = [each.message for each in begun.own]
+        self._reply: ModelMessage | None = None
+
+    @property
+    def lease(self) -> Lease:
+        """As the last append left it."""
+        return self._lease
+
+    async def run(self) -> Turn:
+        """Raises `LeaseLostError`, and `OutcomeUnknownError` if the store is silent for `patience` seconds.
+
+        When it raises, the model and the tools have been stopped.
+        """
+        try:
+            return await self._to_the_end()
+        except StorageError:
+            raise
+        except ModelError as error:
+            outcome = self.failed(error.reason, str(error), retryable=error.retryable)
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            outcome = self._defect(error)
+        except Exception as error:  # noqa: BLE001 - a defect must end the turn, or its session is blocked
+            outcome = self._defect(error)
+        return await self._end([], outcome)
+
+    def canceled(self) -> Outcome:
+        """By its user."""
+        return Outcome(TurnState.CANCELED, Reason.CANCELED, usage=self._usage)
+
+    def failed(self, reason: str, error: str, *, retryable: bool = False) -> Outcome:
+        """Where a tool that must not run twice was called, `tool_unknown`: no repeat may run it again."""
+        if unsafe := self._unsafe_tools():
+            names = ", ".join(map(repr, unsafe))
+            error = f"{error}; the message is not run again, because it may have had effects through {names}"
+            return Outcome(TurnState.FAILED, Reason.TOOL_UNKNOWN, error, self._usage)
+        return Outcome(TurnState.FAILED, reason, error, self._usage, retryable)
+
+    async def _to_the_end(self) -> Turn:
+        while True:
+            own = [*self._stored, *([self._reply] if self._reply else [])]
+            step = next_step(own, max_steps=self._agent.turns.max_steps)
+            match step:
+                case AskModel():
+                    self._reply = await self._ask()
+                case RunTools(calls):
+                    await self._store_reply()
+                    if question := await self._run_tools(calls):
+                        paused = Outcome(
+                            TurnState.INPUT_REQUIRED, Reason.WAITING_FOR_INPUT, usage=self._usage
+                        )
+                        return await self._end([ModelMessage((Text(question),))], paused)
+                case Finish(answered=True):
+                    completed = Outcome(TurnState.COMPLETED, usage=self._usage)
+                    return await self._end([self._reply] if self._reply else [], completed)
+                case Finish():
+                    return await self._end([], self._out_of_steps())
+                case _:
+                    assert_never(step)
+
+    async def _ask(self) -> ModelMessage:
+        request = ModelRequest(
+            self._agent.instructions,
+            self._agent.memory.select(self._tail, in_call_order(self._stored)),
+            self._toolbox.specs,
+            self._stream,
+        )
+        reply: ModelReply | None = None
+        async with aclosing(self._agent.model.respond(request)) as events:
+            async for event in events:
+                match event:
+                    case TextDelta() | ThinkingDelta():
+                        self._emit(event)
+                    case ModelReply():
+                        reply = event
+                    case _:
+                        assert_never(event)
+        if reply is None:
+            raise RuntimeError(f"model {self._agent.model.name!r} ended without a reply")
+        self._usage += reply.usage
+        used_ids = {call.id for call in self._calls()}
+        return accepted(reply.message, used_ids=used_ids, idempotent=self._toolbox.idempotent)
+
+    async def _store_reply(self) -> None:
+        # A resumed turn may begin with calls that are stored already.
+        if self._reply is not None:
+            await self._append(self._reply)
+            self._reply = None
+
+    async def _run_tools(self, calls: Sequence[ToolCall]) -> str | None:
+        """Run the calls side by side; the questions for the user, if any, in the order of the calls."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._run_tool(call)) for call in calls]
+        except BaseExceptionGroup as failures:
+            # A tool's own failure is a result, so these came from the store, and the first says it all.
+            raise failures.exceptions[0] from None
+        questions = [question for task in tasks if (question := task.result()) is not None]
+        return "\n".join(questions) if questions else None
+
+    async def _run_tool(self, call: ToolCall) -> str | None:
+        self._emit(ToolStarted(call))
+        ran = await self._toolbox.run(call)
+        await self._append(ToolMessage(ran.result))
+        self._emit(ToolFinished(ran.result))
+        return ran.question
+
+    async def _append(self, message: Message) -> None:
+        new = await self._counted(message)
+        async with self._appending:
+            await _insist(lambda: _untorn(self._append_once(new)), self._patience)
+
+    async def _append_once(self, new: NewMessage) -> None:
+        self._lease = await self._store.append(self._lease, [new])
+        self._stored.append(new.message)
+
+    async def _end(self, messages: Sequence[Message], outcome: Outcome) -> Turn:
+        last = [await self._counted(message) for message in messages]
+        return await _insist(lambda: self._store.end(self._lease, last, outcome), self._patience)
+
+    async def _counted(self, message: Message) -> NewMessage:
+        return NewMessage(message, await count_message(self._agent.tokens, message))
+
+    def _calls(self) -> list[ToolCall]:
+        """Those that are stored, so that their tools may have been run."""
+        return [call for each in self._stored if isinstance(each, ModelMessage) for call in each.calls]
+
+    def _unsafe_tools(self) -> list[str]:
+        return list(dict.fromkeys(call.name for call in self._calls() if not call.idempotent))
+
+    def _out_of_steps(self) -> Outcome:
+        limit = self._agent.turns.max_steps
+        return self.failed(
+            Reason.OUT_OF_STEPS,
+            f"no answer after {limit} model calls, the limit (turns.max_steps): the model kept calling tools",
+        )
+
+    def _defect(self, error: BaseException) -> Outcome:
+        _log.error("turn %s has a defect:\n%s", self._lease.turn_id, describe_defect(error))
+        return self.failed(Reason.INTERNAL, "internal error")
+
+
+def _is_cancelled() -> bool:
+    """False where a CancelledError came out of what was awaited, and nobody wants this task to stop."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+async def _insist(operation: Callable[[], Awaitable[T]], patience: float) -> T:
+    """Run an operation that is safe to repeat until the store answers."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            return await operation()
+        except (OutcomeUnknownError, StoreUnavailableError) as error:
+            if loop.time() + pause > deadline:
+                raise OutcomeUnknownError(
+                    f"the session store gave no answer for {patience:g} s, so nobody knows what was stored;"
+                    " the same message id is safe to repeat"
+                ) from error
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+async def _untorn(write: Coroutine[Any, Any, None]) -> None:
+    """Let a write come to its end before a cancellation passes: else the current lease would be unknown."""
+    task = asyncio.ensure_future(write)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        # Looked at, so that asyncio does not report it as lost.
+        task.exception()
+    raise cancelled

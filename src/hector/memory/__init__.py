@@ -1,0 +1,1 @@
+"""Working memory: token counts, and what part of a session a model is sent."""

@@ -1,0 +1,117 @@
+"""How a session's stored messages read to a model; pure, and shared by all working memories."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from hector.domain.messages import (
+    Message,
+    ModelMessage,
+    StoredMessage,
+    Text,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from hector.domain.turns import Reason
+
+SUMMARY_HEAD = "[summary of the conversation so far]\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message by itself."""
+
+    message: UserMessage | ModelMessage
+    tokens: int
+    """As stored; without the marker."""
+    unanswered: str | None = None
+    """The marker's reason, where the message bears one."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        return (with_marker(self.message, self.unanswered),)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A model's message with calls and all their results in the calls' order: sent together or not at all."""
+
+    asking: ModelMessage
+    asking_tokens: int
+    results: tuple[ToolMessage, ...]
+    result_tokens: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        return self.asking_tokens + sum(self.result_tokens)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        return (self.asking, *self.results)
+
+
+Unit = Said | Exchange
+
+
+def units(stored: Iterable[StoredMessage]) -> list[Unit]:
+    """What is sent of the messages, oldest first, in units that must not be parted.
+
+    A turn's messages stand together where its last one stands, whatever lies between them in the session. A
+    superseded turn is nothing; one without an answer is its user's messages, the last with a marker.
+    """
+    turns: dict[str, list[StoredMessage]] = {}
+    for message in stored:
+        # Taken out and put back at the end, so that the turn stands where its last message does.
+        turns[message.turn_id] = [*turns.pop(message.turn_id, ()), message]
+    return [unit for turn in turns.values() for unit in _units_of_turn(turn)]
+
+
+def marker(reason: str) -> str:
+    return f"\n[not answered: {reason}]"
+
+
+def with_marker(message: UserMessage | ModelMessage, reason: str | None) -> UserMessage | ModelMessage:
+    if reason is None or isinstance(message, ModelMessage):
+        return message
+    return replace(message, parts=(*message.parts, Text(marker(reason))))
+
+
+def summary_message(text: str) -> UserMessage:
+    return UserMessage((Text(f"{SUMMARY_HEAD}{text}"),))
+
+
+def _units_of_turn(turn: Sequence[StoredMessage]) -> list[Unit]:
+    reason = next((stored.unanswered for stored in turn if stored.unanswered), None)
+    if reason == Reason.SUPERSEDED:
+        return []
+    if reason is not None:
+        said = [Said(s.message, s.tokens) for s in turn if isinstance(s.message, UserMessage)]
+        return [*said[:-1], *(replace(last, unanswered=reason) for last in said[-1:])]
+    results = {s.message.result.call_id: s for s in turn if isinstance(s.message, ToolMessage)}
+    return [unit for stored in turn if (unit := _unit(stored, results))]
+
+
+def _unit(stored: StoredMessage, results: dict[str, StoredMessage]) -> Unit | None:
+    match stored.message:
+        case ToolMessage():
+            return None
+        case ModelMessage(parts=()):
+            # Providers refuse a message that says nothing.
+            return None
+        case ModelMessage(calls=calls) as asking if calls:
+            return _exchange(asking, stored.tokens, calls, results)
+        case UserMessage() | ModelMessage() as message:
+            return Said(message, stored.tokens)
+        case _:
+            assert_never(stored.message)
+
+
+def _exchange(
+    asking: ModelMessage, tokens: int, calls: Sequence[ToolCall], results: dict[str, StoredMessage]
+) -> Exchange | None:
+    found = [results[call.id] for call in calls if call.id in results]
+    if len(found) < len(calls):
+        return None
+    answers = tuple(s.message for s in found if isinstance(s.message, ToolMessage))
+    return Exchange(asking, tokens, answers, tuple(s.tokens for s in found))
