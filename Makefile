@@ -48,7 +48,7 @@ test-long: .venv/.ready-test ## all tests, the long ones and those with the big 
 	$(BIN)/python -m pytest -m '' --timeout 900 $(ARGS)
 
 bench: .venv/.ready-test ## measure
-	$(BIN)/python -m tests.bench $(ARGS)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 kill-suite: .venv/.ready-test ## kill a running server KILLS times and look for what was lost
 	$(BIN)/python -m tests.kill --kills $(KILLS) $(ARGS)

@@ -1,0 +1,1 @@
+"""What docs/performance.md reports: each figure beside a raw floor of the same run."""
