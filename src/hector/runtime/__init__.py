@@ -1,0 +1,1 @@
+"""Config -> running agents: the one place that knows every package below."""

@@ -1,0 +1,177 @@
+"""The running agents of one process, and the one way in for everything that talks to them."""
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hector.domain.agents import Agent
+from hector.domain.errors import InvalidError, NotFoundError, StorageError, TooLargeError
+from hector.domain.ids import (
+    SessionKey,
+    check_message_id,
+    check_session_id,
+    check_storable,
+    check_user_id,
+    session_id_for,
+)
+from hector.domain.messages import StoredMessage, UserMessage, check_message, size_of
+from hector.domain.sessions import Session, SessionPage
+from hector.domain.tokens import count_message
+from hector.domain.turns import Turn
+from hector.runtime.handle import TurnHandle
+from hector.runtime.replica import Replica
+from hector.runtime.turns import Store, TurnRunner
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStore:
+    """A session store, and this process's part in it."""
+
+    name: str
+    store: Store
+    runner: TurnRunner
+    replica: Replica
+
+
+class Runtime:
+    """Agents that can be talked to. Made by `open_runtime`."""
+
+    def __init__(
+        self, agents: Mapping[str, Agent], stores: Mapping[str, OpenStore], *, message_limit: int
+    ) -> None:
+        self.agents = agents
+        self._stores = stores
+        self._message_limit = message_limit
+        self._closed = False
+
+    async def send(
+        self,
+        agent_name: str,
+        user_id: str,
+        message: UserMessage,
+        *,
+        message_id: str | None = None,
+        session_id: str | None = None,
+        task_id: str | None = None,
+        stream: bool = True,
+    ) -> TurnHandle:
+        """Take a message; when this returns it is stored, and its turn runs or waits.
+
+        Without a session id, the message goes to the session of the task that it names, or to a new one.
+        `stream` asks for text as the model writes it; without it the model may answer in one piece.
+        Raises `CallerError` or `StorageError`.
+        """
+        agent = self.agent(agent_name)
+        check_user_id(user_id)
+        message_id = check_message_id(message_id) if message_id is not None else str(uuid.uuid4())
+        key = await self._key_of(agent, user_id, message_id, session_id, task_id)
+        tokens = await self._check_and_count(agent, message)
+        return await self._of(agent).runner.submit(
+            agent, key, message, message_id=message_id, tokens=tokens, resumes=task_id, stream=stream
+        )
+
+    def agent(self, name: str) -> Agent:
+        try:
+            return self.agents[name]
+        except KeyError:
+            raise NotFoundError("agent", name, known=tuple(self.agents)) from None
+
+    async def turn(self, agent_name: str, user_id: str, turn_id: str) -> Turn:
+        """A turn with its messages. Raises `NotFoundError`."""
+        check_storable(turn_id, "task_id")
+        turn = await self._of(self.agent(agent_name)).store.turn(agent_name, user_id, turn_id)
+        if turn is None:
+            raise NotFoundError("task", turn_id)
+        return turn
+
+    async def cancel(self, agent_name: str, user_id: str, turn_id: str) -> Turn:
+        """End a turn as its user wishes; one that has ended stays as it is."""
+        turn = await self.turn(agent_name, user_id, turn_id)
+        canceled = await self._of(self.agent(agent_name)).runner.cancel(turn.key, turn_id)
+        return canceled or await self.turn(agent_name, user_id, turn_id)
+
+    async def session(self, key: SessionKey) -> Session:
+        """Raises `NotFoundError`."""
+        session = await self._of(self.agent(key.agent_id)).store.session(key)
+        if session is None:
+            raise NotFoundError("session", key.session_id)
+        return session
+
+    async def find_session(self, key: SessionKey) -> Session | None:
+        return await self._of(self.agent(key.agent_id)).store.session(key)
+
+    async def messages(
+        self, key: SessionKey, *, before: int | None = None, limit: int = 100
+    ) -> Sequence[StoredMessage]:
+        """The newest messages with a seq below `before`, oldest first."""
+        return await self._of(self.agent(key.agent_id)).store.messages(key, before=before, limit=limit)
+
+    async def sessions(
+        self, agent_name: str, *, user_id: str | None, limit: int = 50, cursor: str | None = None
+    ) -> SessionPage:
+        """An agent's sessions by last change, newest first; None for those of all users."""
+        store = self._of(self.agent(agent_name)).store
+        return await store.sessions(agent_id=agent_name, user_id=user_id, limit=limit, cursor=cursor)
+
+    async def create_session(self, key: SessionKey) -> bool:
+        """Make an empty session; False if it exists."""
+        check_session_id(key.session_id)
+        return await self._of(self.agent(key.agent_id)).store.create(key)
+
+    async def delete_session(self, key: SessionKey) -> bool:
+        """Delete a session and all that belongs to it; its turns end as canceled. False if there was none."""
+        return await self._of(self.agent(key.agent_id)).runner.delete(key)
+
+    async def not_ready(self) -> list[str]:
+        """Why requests would fail now; empty if they would not."""
+        problems = []
+        for name, opened in self._stores.items():
+            try:
+                await opened.store.replicas()
+            except StorageError as error:
+                problems.append(f"session store {name!r}: {error}")
+        return problems
+
+    async def warm_up(self) -> None:
+        """Do in the background what would make the first answers slow."""
+        await asyncio.gather(*(agent.model.warm_up() for agent in self.agents.values()))
+
+    async def close(self, drain_timeout: float = 0.0) -> None:
+        """Let running turns end for so many seconds, end what still runs, and leave the stores."""
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.gather(*(opened.runner.close(drain_timeout) for opened in self._stores.values()))
+        for opened in self._stores.values():
+            await opened.replica.stop()
+            await opened.store.close()
+        for model in {id(agent.model): agent.model for agent in self.agents.values()}.values():
+            await model.close()
+
+    def _of(self, agent: Agent) -> OpenStore:
+        return self._stores[agent.session_store]
+
+    async def _key_of(
+        self, agent: Agent, user_id: str, message_id: str, session_id: str | None, task_id: str | None
+    ) -> SessionKey:
+        if task_id is not None:
+            turn = await self.turn(agent.name, user_id, task_id)
+            if session_id is not None and session_id != turn.key.session_id:
+                raise InvalidError(
+                    "context_id", f"task {task_id!r} belongs to another session; leave context_id out"
+                )
+            return turn.key
+        if session_id is None:
+            session_id = session_id_for(agent.name, user_id, message_id)
+        return SessionKey(agent.name, user_id, check_session_id(session_id))
+
+    async def _check_and_count(self, agent: Agent, message: UserMessage) -> int:
+        check_message(message)
+        size = size_of(message)
+        if size > self._message_limit:
+            raise TooLargeError(
+                "message",
+                f"has {size} bytes; at most {self._message_limit} are allowed (server.limits.message)",
+            )
+        return await count_message(agent.tokens, message)

@@ -1,0 +1,473 @@
+"""Turns as they run in this process: each is a task of its own, whoever listens or has left."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol, assert_never
+
+from hector.domain.agents import Agent
+from hector.domain.errors import (
+    HectorError,
+    LeaseLostError,
+    NotFoundError,
+    NotPausedError,
+    OutcomeUnknownError,
+    StorageError,
+    StoreUnavailableError,
+)
+from hector.domain.events import TurnStarted, TurnWaiting
+from hector.domain.ids import SessionKey, new_turn_id
+from hector.domain.messages import UserMessage
+from hector.domain.replicas import ReplicaStore
+from hector.domain.sessions import QueueState, SessionDirectory
+from hector.domain.turns import (
+    Accepted,
+    Arrival,
+    Begun,
+    Joined,
+    Outcome,
+    Queued,
+    Reason,
+    Repeated,
+    Turn,
+    TurnState,
+    TurnStore,
+)
+from hector.engine.turn import TurnRun
+from hector.runtime.feed import TurnFeed
+from hector.runtime.handle import TurnHandle
+
+logger = logging.getLogger(__name__)
+
+_ACCEPT_TRIES = 3
+_LOST = "lost"
+"""The stop reason of a turn that is not ours any longer."""
+_POLL_FIRST, _POLL_LAST = 0.005, 0.25
+"""Seconds between looks at what other processes do; doubled from the first to the last."""
+
+
+class Store(TurnStore, SessionDirectory, ReplicaStore, Protocol):
+    """All that a session store is."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class _LocalTurn:
+    """A turn that this process answers for: it waits here, or runs here."""
+
+    agent: Agent
+    key: SessionKey
+    turn_id: str
+    message_id: str
+    stream: bool
+    feed: TurnFeed = field(default_factory=TurnFeed)
+    task: asyncio.Task[None] | None = None
+    """Set while it runs."""
+    stop_reason: str | None = None
+    """Why the task is being cancelled."""
+    deadline: asyncio.TimerHandle | None = None
+    """Of its wait."""
+
+
+class TurnRunner:
+    """Accepts messages into one store, and runs the turns that are this replica's."""
+
+    def __init__(self, store: Store, agents: Callable[[str], Agent | None]) -> None:
+        self._store = store
+        self._agents = agents
+        self.replica_id = ""
+        """This replica's, as long as it is taken for alive; set by `Replica`."""
+        self._locals: dict[tuple[SessionKey, str], _LocalTurn] = {}
+        """By session and message id."""
+        self._queues: dict[SessionKey, _Queue] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.closing = False
+        """No turn begins any more."""
+
+    # --- from callers
+
+    async def submit(
+        self,
+        agent: Agent,
+        key: SessionKey,
+        message: UserMessage,
+        *,
+        message_id: str,
+        tokens: int,
+        resumes: str | None,
+        stream: bool,
+    ) -> TurnHandle:
+        """Store the message; its turn runs from then on, whether or not the caller stays."""
+        arrival = Arrival(
+            key,
+            message,
+            message_id,
+            new_turn_id(),
+            self.replica_id,
+            tokens,
+            resumes,
+            agent.turns.on_busy,
+            agent.turns.max_waiting,
+        )
+        # A task of its own: what was accepted must run, also if the caller is cancelled in the middle of it.
+        return await asyncio.shield(self._spawn(self._submit(agent, arrival, stream=stream)))
+
+    async def cancel(self, key: SessionKey, turn_id: str) -> Turn | None:
+        """End a turn as its user wishes; None if it has ended. Raises `NotFoundError` if there is none."""
+        local = next((turn for turn in self._of(key) if turn.turn_id == turn_id and turn.task), None)
+        if local:
+            self._stop(local, Reason.CANCELED)
+            return await local.feed.result()
+        canceled = await self._store.cancel(key, turn_id)
+        if canceled:
+            for waiting in [turn for turn in self._of(key) if turn.turn_id == turn_id]:
+                self._finish(waiting, canceled)
+            return canceled
+        if await self._store.turn(key.agent_id, key.user_id, turn_id) is None:
+            raise NotFoundError("task", turn_id)
+        return None
+
+    async def delete(self, key: SessionKey) -> bool:
+        """Delete a session; whoever waits for one of its turns gets `canceled`, reason `session deleted`."""
+        deleted = await self._store.delete(key)
+        for local in self._of(key):
+            self.drop(local.turn_id)
+        return deleted
+
+    # --- from the replica's beat
+
+    def running(self) -> set[str]:
+        return {local.turn_id for local in self._locals.values() if local.task}
+
+    def drop(self, turn_id: str) -> None:
+        """Stop what this process does for a turn that is not its own any longer; nothing is written."""
+        for local in [turn for turn in self._locals.values() if turn.turn_id == turn_id]:
+            if local.task:
+                self._stop(local, _LOST)
+            else:
+                self._queue(local.key).wake()
+
+    def adopt(self, key: SessionKey) -> None:
+        """Run what waits in a session for a replica that is gone."""
+        if self._agents(key.agent_id) and not self.closing:
+            self._queue(key).adopt()
+
+    # --- the end
+
+    async def close(self, drain_timeout: float) -> None:
+        """Let running turns end for `drain_timeout` seconds, then end them; what waits is left for others."""
+        self.closing = True
+        for queue in self._queues.values():
+            queue.wake()
+        if running := self._running_tasks():
+            await asyncio.wait(running, timeout=drain_timeout)
+        # A queue may have been about to begin a turn.
+        while running := self._running_tasks():
+            for local in list(self._locals.values()):
+                self._stop(local, Reason.SHUTDOWN)
+            await asyncio.wait(running)
+        for local in list(self._locals.values()):
+            self._fail(
+                local,
+                StoreUnavailableError(
+                    "this server stops; the message is stored and will be answered: repeat it under its id"
+                ),
+            )
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _running_tasks(self) -> set[asyncio.Task[None]]:
+        return {local.task for local in self._locals.values() if local.task} | {
+            queue.task for queue in self._queues.values()
+        }
+
+    # --- accepting
+
+    async def _submit(self, agent: Agent, arrival: Arrival, *, stream: bool) -> TurnHandle:
+        accepted = await self._accept(agent, arrival)
+        key, message_id = arrival.key, arrival.message_id
+        match accepted:
+            case Begun():
+                local = _LocalTurn(agent, key, accepted.lease.turn_id, message_id, stream)
+                self._run(local, accepted)
+                return TurnHandle(
+                    key,
+                    local.turn_id,
+                    message_id,
+                    local.feed,
+                    accepted.new_session,
+                    accepted.earlier_messages,
+                )
+            case Queued():
+                local = _LocalTurn(agent, key, accepted.turn_id, message_id, stream)
+                self._wait(local, accepted)
+                return TurnHandle(
+                    key,
+                    local.turn_id,
+                    message_id,
+                    local.feed,
+                    earlier_messages=accepted.earlier_messages,
+                    waiting=True,
+                )
+            case Joined(turn):
+                feed = self._feed_of(key, message_id, turn)
+                return TurnHandle(key, turn.id, message_id, feed, repeated=True)
+            case Repeated(turn):
+                feed = TurnFeed()
+                feed.end(turn)
+                return TurnHandle(key, turn.id, message_id, feed, repeated=True)
+            case _:
+                assert_never(accepted)
+
+    async def _accept(self, agent: Agent, arrival: Arrival) -> Accepted:
+        """The same arrival again after a commit without an answer: by its turn id it has one effect."""
+        for _ in range(_ACCEPT_TRIES - 1):
+            try:
+                return await self._store.accept(arrival, agent.memory.limit)
+            except OutcomeUnknownError:
+                logger.warning("no answer to the commit of message %r; trying again", arrival.message_id)
+        return await self._store.accept(arrival, agent.memory.limit)
+
+    def _feed_of(self, key: SessionKey, message_id: str, turn: Turn) -> TurnFeed:
+        local = self._locals.get((key, message_id))
+        if local:
+            return local.feed
+        feed = TurnFeed()
+        self._start(self._follow(turn.key, turn.id, message_id, feed))
+        return feed
+
+    # --- running
+
+    def _run(self, local: _LocalTurn, begun: Begun) -> None:
+        self._locals[local.key, local.message_id] = local
+        local.task = self._spawn(self._run_to_end(local, begun))
+
+    async def _run_to_end(self, local: _LocalTurn, begun: Begun) -> None:
+        local.feed.publish(TurnStarted(local.turn_id))
+        run = TurnRun(begun, local.agent, self._store, local.feed.publish, stream=local.stream)
+        try:
+            self._finish(local, await run.run())
+        except asyncio.CancelledError:
+            if local.stop_reason is None:
+                raise  # the event loop itself ends
+            await self._settle(local, run)
+        except LeaseLostError:
+            await self._after_loss(local)
+        except HectorError as error:
+            self._fail(local, error)
+        finally:
+            # The session is free, whatever became of the turn.
+            self._locals.pop((local.key, local.message_id), None)
+            if queue := self._queues.get(local.key):
+                queue.wake()
+
+    async def _settle(self, local: _LocalTurn, run: TurnRun) -> None:
+        """End a turn that was stopped from within this process."""
+        assert local.stop_reason, "only what was stopped is settled"
+        try:
+            if local.stop_reason == _LOST:
+                await self._after_loss(local)
+            else:
+                self._finish(local, await self._store.end(run.lease, [], _stopped(run, local.stop_reason)))
+        except LeaseLostError:
+            await self._after_loss(local)
+        except HectorError as error:
+            self._fail(local, error)
+
+    async def _after_loss(self, local: _LocalTurn) -> None:
+        """Others have the turn, or its session is gone: give the caller what became of it."""
+        logger.warning(
+            "turn %s of agent %s is not this replica's any longer; nothing more is written for it",
+            local.turn_id,
+            local.key.agent_id,
+        )
+        await self._follow(local.key, local.turn_id, local.message_id, local.feed)
+
+    async def _follow(self, key: SessionKey, turn_id: str, message_id: str, feed: TurnFeed) -> None:
+        """End the feed when the turn has ended that runs, or waits, in another process."""
+        pause = _POLL_FIRST
+        while not self.closing:
+            try:
+                turn = await self._store.turn(key.agent_id, key.user_id, turn_id)
+            except StorageError as error:
+                feed.fail(OutcomeUnknownError(f"{error}; the message is safe to repeat under its id"))
+                return
+            if turn is None:
+                feed.end(_deleted(key, turn_id))
+                return
+            if turn.state.terminal or (turn.state.paused and not _still_waits(turn, message_id)):
+                feed.end(turn)
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _POLL_LAST)
+        feed.fail(
+            StoreUnavailableError("this server stops; repeat the message under its id to get its answer")
+        )
+
+    def _stop(self, local: _LocalTurn, reason: str) -> None:
+        if local.task and not local.task.done() and local.stop_reason is None:
+            local.stop_reason = reason
+            local.task.cancel()
+
+    # --- waiting
+
+    def _wait(self, local: _LocalTurn, queued: Queued) -> None:
+        self._locals[local.key, local.message_id] = local
+        local.feed.publish(TurnWaiting(local.turn_id, queued.ahead))
+        loop = asyncio.get_running_loop()
+        local.deadline = loop.call_later(local.agent.turns.max_wait, self._waited_enough, local)
+        self._queue(local.key).wake()
+
+    def _waited_enough(self, local: _LocalTurn) -> None:
+        self._start(self._withdraw(local, Reason.MAX_WAIT))
+
+    async def _withdraw(self, local: _LocalTurn, reason: str) -> None:
+        try:
+            turn = await self._store.withdraw(local.key, local.turn_id, local.message_id, reason)
+        except StorageError as error:
+            self._fail(local, error)
+            return
+        if turn:  # otherwise it has just begun
+            self._finish(local, turn)
+            self._queue(local.key).wake()
+
+    def waits_here(self, key: SessionKey) -> list[_LocalTurn]:
+        return [local for local in self._of(key) if local.task is None]
+
+    async def take(self, key: SessionKey) -> asyncio.Task[None] | None:
+        """Begin the next turn of a session if it is ours to begin; the task that runs it."""
+        agent = self._agents(key.agent_id)
+        if agent is None:
+            return None
+        begun = await self._store.take(key, self.replica_id, agent.memory.limit)
+        if begun is None:
+            return None
+        message_id = begun.own[-1].message_id or ""
+        local = self._locals.get((key, message_id))
+        if local is None:  # its replica is gone, and nobody listens
+            local = _LocalTurn(agent, key, begun.lease.turn_id, message_id, stream=False)
+        if local.deadline:
+            local.deadline.cancel()
+        self._run(local, begun)
+        return local.task
+
+    async def look(self, key: SessionKey) -> QueueState:
+        """Read the queue; those who wait here in vain are told."""
+        state = await self._store.queue(key)
+        for local in self.waits_here(key):
+            if local.message_id not in state.waiting:
+                await self._gone(local)
+        return state
+
+    async def _gone(self, local: _LocalTurn) -> None:
+        """It does not wait any longer, and it was not we who began it."""
+        turn = await self._store.turn(local.key.agent_id, local.key.user_id, local.turn_id)
+        if local.task:
+            return
+        if turn is None:
+            self._finish(local, _deleted(local.key, local.turn_id))
+        elif turn.state.terminal and turn.messages and turn.messages[-1].message_id == local.message_id:
+            self._finish(local, turn)
+        elif turn.state.terminal or turn.state.paused:
+            self._fail(local, NotPausedError(turn.id, turn.state))
+        else:
+            self._locals.pop((local.key, local.message_id), None)
+            self._start(self._follow(local.key, local.turn_id, local.message_id, local.feed))
+
+    def _queue(self, key: SessionKey) -> "_Queue":
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = _Queue(key, self)
+            queue.task = self._spawn(self._serve(queue))
+        return queue
+
+    async def _serve(self, queue: "_Queue") -> None:
+        try:
+            await queue.serve()
+        finally:
+            del self._queues[queue.key]
+
+    # --- common
+
+    def _of(self, key: SessionKey) -> list[_LocalTurn]:
+        return [local for local in self._locals.values() if local.key == key]
+
+    def _finish(self, local: _LocalTurn, turn: Turn) -> None:
+        self._leave(local)
+        local.feed.end(turn)
+
+    def _fail(self, local: _LocalTurn, error: HectorError) -> None:
+        self._leave(local)
+        local.feed.fail(error)
+
+    def _leave(self, local: _LocalTurn) -> None:
+        if local.deadline:
+            local.deadline.cancel()
+        self._locals.pop((local.key, local.message_id), None)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Nobody waits for it, but for the end of this process."""
+        self._spawn(work).set_name("hector-background")
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)  # the loop itself keeps no reference
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+class _Queue:
+    """The loop that begins the waiting turns of one session, as long as some wait here."""
+
+    def __init__(self, key: SessionKey, runner: TurnRunner) -> None:
+        self.key = key
+        self.task: asyncio.Task[None]
+        self._runner = runner
+        self._woken = asyncio.Event()
+        self._adopts = False
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def adopt(self) -> None:
+        self._adopts = True
+        self.wake()
+
+    async def serve(self) -> None:
+        pause = _POLL_FIRST
+        while not self._runner.closing and (self._adopts or self._runner.waits_here(self.key)):
+            self._woken.clear()
+            try:
+                running = await self._runner.take(self.key)
+                if running:
+                    await asyncio.wait((running,))
+                    pause = _POLL_FIRST
+                    continue
+                self._adopts = False
+                await self._runner.look(self.key)
+            except StorageError as error:
+                logger.warning("the queue of a session of agent %s: %s", self.key.agent_id, error)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
+                pause = _POLL_FIRST
+            except TimeoutError:
+                pause = min(pause * 2, _POLL_LAST)
+
+
+def _stopped(run: TurnRun, reason: str) -> Outcome:
+    if reason == Reason.CANCELED:
+        return run.canceled()
+    return run.failed(reason, "the server was stopped; send the message again", retryable=True)
+
+
+def _deleted(key: SessionKey, turn_id: str) -> Turn:
+    """What is left to say of a turn whose session is gone."""
+    return Turn(turn_id, key, TurnState.CANCELED, Reason.SESSION_DELETED, "the session was deleted meanwhile")
+
+
+def _still_waits(turn: Turn, message_id: str) -> bool:
+    """The paused turn has not been resumed yet by this message."""
+    return any(stored.seq is None and stored.message_id == message_id for stored in turn.messages)

@@ -1,0 +1,151 @@
+"""Several replicas on one file: taking turns, crashing, being taken for dead."""
+
+import asyncio
+
+import pytest
+
+from hector.domain.errors import StoreUnavailableError
+from hector.domain.turns import Reason, TurnState
+from tests.runtime.conftest import KEY, StartNode
+
+# A store in memory has one replica.
+pytestmark = pytest.mark.parametrize("start", ["sqlite"], indirect=True)
+
+
+async def test_turns_of_two_replicas_take_turns(start: StartNode) -> None:
+    one, two = await start(), await start()
+    gate = one.model.gate("g")
+    first = await one.send("wait g\nsay 0")
+    await gate.reached.wait()
+    second = await two.send("say 1")
+    third = await one.send("say 2")
+    gate.opened.set()
+    assert [(await handle.result()).reply for handle in (first, second, third)] == ["0", "1", "2"]
+    assert [stored.seq for stored in await one.messages()] == [1, 2, 3, 4, 5, 6]
+    assert two.sent() == ["wait g\nsay 0", "0", "say 1"]
+
+
+async def test_a_repeat_at_another_replica_joins(start: StartNode) -> None:
+    one, two = await start(), await start()
+    gate = one.model.gate("g")
+    first = await one.send("wait g\nsay 0", message_id="m1")
+    await gate.reached.wait()
+    again = await two.send("wait g\nsay 0", message_id="m1")
+    gate.opened.set()
+    assert (await again.result()).reply == (await first.result()).reply == "0"
+    assert not two.model.requests
+
+
+async def test_repeats_at_two_replicas_at_once_run_one_turn(start: StartNode) -> None:
+    nodes = [await start(), await start()]
+    turns = await asyncio.gather(
+        *(nodes[number % 2].ask("say once", message_id="m1") for number in range(10))
+    )
+    assert {turn.id for turn in turns} == {turns[0].id}
+    assert len(nodes[0].model.requests) + len(nodes[1].model.requests) == 1
+
+
+async def test_a_start_after_a_crash_ends_what_was_running(start: StartNode) -> None:
+    one = await start()
+    handle = await one.send("wait g\nsay 0", message_id="m1")
+    await one.model.gate("g").reached.wait()
+    one.crash()
+    two = await start()
+    turn = await two.runtime.turn("a", "u", handle.turn_id)
+    assert (turn.state, turn.reason, turn.retryable) == (TurnState.FAILED, Reason.CRASHED, True)
+    assert (await two.ask("say next")).reply == "next"
+    assert two.sent()[0].endswith("[not answered: crashed]")
+
+
+async def test_a_crashed_message_can_be_sent_again(start: StartNode) -> None:
+    one = await start()
+    await one.send("wait g\nsay 0", message_id="m1")
+    await one.model.gate("g").reached.wait()
+    one.crash()
+    two = await start()
+    two.model.gate("g").opened.set()
+    assert (await two.ask("wait g\nsay 0", message_id="m1")).reply == "0"
+    assert two.sent() == ["wait g\nsay 0"]
+
+
+async def test_a_start_after_a_crash_answers_what_was_waiting(start: StartNode) -> None:
+    one = await start()
+    await one.send("wait g\nsay 0")
+    await one.model.gate("g").reached.wait()
+    waiting = [await one.send(f"say {number}", message_id=f"m{number}") for number in (1, 2)]
+    one.crash()
+    two = await start()
+    turns = [await two.ask(f"say {number}", message_id=f"m{number}") for number in (1, 2)]
+    assert [turn.id for turn in turns] == [handle.turn_id for handle in waiting]
+    assert [turn.reply for turn in turns] == ["1", "2"]
+
+
+async def test_who_waits_behind_a_crashed_replica_goes_on(start: StartNode) -> None:
+    one, two = await start(ttl=0.3), await start(ttl=0.3)
+    await one.send("wait g\nsay 0")
+    await one.model.gate("g").reached.wait()
+    waiting = await two.send("say 1")
+    one.crash()
+    assert (await waiting.result()).reply == "1"
+
+
+async def test_who_listens_to_a_turn_of_a_crashed_replica_gets_its_end(start: StartNode) -> None:
+    one, two = await start(ttl=0.3), await start(ttl=0.3)
+    await one.send("wait g\nsay 0", message_id="m1")
+    await one.model.gate("g").reached.wait()
+    joined = await two.send("wait g\nsay 0", message_id="m1")
+    one.crash()
+    turn = await joined.result()
+    assert (turn.state, turn.reason) == (TurnState.FAILED, Reason.CRASHED)
+
+
+async def test_a_replica_taken_for_dead_writes_nothing_more_and_starts_anew(start: StartNode) -> None:
+    one, two = await start(ttl=0.3), await start(ttl=0.3)
+    handle = await one.send("wait g\nsay 0")
+    gate = one.model.gate("g")
+    await gate.reached.wait()
+    old_id = one.opened.runner.replica_id
+    # As if it had stood still: its row goes, as another replica would remove it after its ttl.
+    row = next(row for row in await two.store.replicas() if row.id == old_id)
+    assert await two.store.declare_dead(row)
+    await two.opened.replica._clear_up()
+    gate.opened.set()
+    turn = await handle.result()
+    assert (turn.state, turn.reason) == (TurnState.FAILED, Reason.CRASHED)
+    await one.opened.replica._beat()
+    assert one.opened.runner.replica_id != old_id
+    assert (await one.ask("say next")).reply == "next"
+    texts = [getattr(stored.message, "text", None) for stored in await one.messages()]
+    assert texts == ["wait g\nsay 0", "say next", "next"]
+
+
+async def test_a_session_deleted_by_another_process_ends_the_turn_here(start: StartNode) -> None:
+    one, two = await start(ttl=0.3), await start(ttl=0.3)
+    handle = await one.send("wait g\nsay 0")
+    await one.model.gate("g").reached.wait()
+    waiting = await one.send("say 1")
+    assert await two.runtime.delete_session(KEY)
+    for ended in (await handle.result(), await waiting.result()):
+        assert (ended.state, ended.reason) == (TurnState.CANCELED, Reason.SESSION_DELETED)
+    assert one.model.running == 0
+
+
+async def test_a_stop_leaves_waiting_messages_to_the_next_start(start: StartNode) -> None:
+    one = await start()
+    await one.send("wait g\nsay 0")
+    await one.model.gate("g").reached.wait()
+    waiting = await one.send("say 1", message_id="m1")
+    await one.runtime.close(0.0)
+    with pytest.raises(StoreUnavailableError, match="will be answered"):
+        await waiting.result()
+    two = await start()
+    again = await two.ask("say 1", message_id="m1")
+    assert (again.id, again.reply) == (waiting.turn_id, "1")
+
+
+async def test_a_clean_stop_leaves_no_trace_of_the_replica(start: StartNode) -> None:
+    one, two = await start(), await start()
+    await one.runtime.close()
+    assert [row.id for row in await two.store.replicas()] == [two.opened.runner.replica_id]
+    assert one.store.locks
+    assert not list(one.store.locks._database.parent.glob(f"*{one.opened.runner.replica_id}*"))
