@@ -1,0 +1,1 @@
+"""Models: those of providers, the embedded one, and the scripted one."""

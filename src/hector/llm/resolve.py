@@ -1,0 +1,172 @@
+"""From what the operator wrote (`gpt-4o`, `openai:gpt-4o`, an entry of `llms`) to a provider and a model."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Literal, TypeAlias, get_args
+from urllib.parse import urlsplit
+
+Provider: TypeAlias = Literal["openai", "local", "scripted"]
+PROVIDERS: tuple[Provider, ...] = get_args(Provider)
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+_NOT_YET = ("anthropic", "google")
+_PROVIDER_BY_NAME = (
+    (re.compile(r"(?:chat)?gpt-|o\d+(?:-|$)|ft:(?:gpt-|o\d)"), "openai"),
+    (re.compile(r"claude-"), "anthropic"),
+    (re.compile(r"gemini-"), "google"),
+)
+_WHAT_WORKS = (
+    "what works is 'openai:MODEL', an entry under llms with the host of a server that speaks the OpenAI API,"
+    " and 'local' for the embedded model"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LlmEntry:
+    """The plain values of one entry of `llms`; None where the key is not there."""
+
+    type: str | None = None
+    model: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    host: str | None = None
+    """A URL, or a host with or without a port; `/v1` is added where there is no path."""
+    temperature: float | None = None
+    max_tokens: int | None = None
+    timeout: float | None = None
+    """Seconds of silence."""
+    context_window: int | None = None
+    """Tokens."""
+    threads: int | None = None
+    """Of the embedded model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """All that is needed to open a model."""
+
+    provider: Provider
+    model: str = ""
+    """As the provider calls it; '' for the default of `local` and `scripted`."""
+    api_key: str | None = field(default=None, repr=False)
+    base_url: str = ""
+    temperature: float | None = None
+    max_tokens: int | None = None
+    timeout: float | None = None
+    context_window: int | None = None
+    threads: int | None = None
+
+
+class ResolveError(ValueError):
+    """What was written names no usable model. `key` is the key of the entry at fault, '' for all of it."""
+
+    def __init__(self, text: str, *, key: str = "") -> None:
+        super().__init__(text)
+        self.key = key
+
+
+def resolve(written: str | LlmEntry, environ: Mapping[str, str]) -> ModelChoice:
+    """Pure: looks at `environ` only. Raises `ResolveError`."""
+    entry = LlmEntry(model=written) if isinstance(written, str) else written
+    provider, model = _provider_and_model(entry)
+    if provider == "openai":
+        if not model:
+            raise ResolveError("needs the name of a model, such as gpt-4o", key="model")
+        base_url, api_key = _openai_access(entry, environ)
+    else:
+        base_url, api_key = "", None
+    return ModelChoice(
+        provider=provider,
+        model=model,
+        api_key=api_key,
+        base_url=base_url,
+        temperature=entry.temperature,
+        max_tokens=entry.max_tokens,
+        timeout=entry.timeout,
+        context_window=entry.context_window,
+        threads=entry.threads,
+    )
+
+
+def _provider_and_model(entry: LlmEntry) -> tuple[Provider, str]:
+    written = (entry.model or "").strip()
+    if entry.type is not None:
+        return _supported(entry.type.strip(), written, key="type"), written.removeprefix(f"{entry.type}:")
+    if not written:
+        raise ResolveError("needs a type or a model, such as 'gpt-4o'", key="model")
+    prefix, colon, rest = written.partition(":")
+    if prefix in PROVIDERS or (colon and prefix in _NOT_YET):
+        return _supported(prefix, written, key="model"), rest.strip()
+    if entry.host:
+        # Whatever its name, a model behind a given host speaks the OpenAI API; `llama3.2:1b` is such a name.
+        return "openai", written
+    for pattern, provider in _PROVIDER_BY_NAME:
+        if pattern.match(written):
+            return _supported(provider, written, key="model"), written
+    raise ResolveError(f"cannot tell whose model {written!r} is; {_WHAT_WORKS}", key="model")
+
+
+def _supported(provider: str, written: str, *, key: str) -> Provider:
+    for known in PROVIDERS:
+        if provider == known:
+            return known
+    if provider in _NOT_YET:
+        named = f"{written!r} is a model of {provider}, which" if written else repr(provider)
+        raise ResolveError(f"{named} this release does not support; {_WHAT_WORKS}", key=key)
+    raise ResolveError(f"no provider is named {provider!r} (known: {', '.join(PROVIDERS)})", key=key)
+
+
+def _openai_access(entry: LlmEntry, environ: Mapping[str, str]) -> tuple[str, str | None]:
+    if entry.host:
+        # A key from the environment is OpenAI's and is not for others to see.
+        return _base_url(entry.host), _checked_key(entry.api_key, "api_key")
+    base_url = _base_url(environ["OPENAI_BASE_URL"]) if environ.get("OPENAI_BASE_URL") else OPENAI_URL
+    key = _checked_key(entry.api_key, "api_key") or _checked_key(
+        environ.get("OPENAI_API_KEY"), "OPENAI_API_KEY"
+    )
+    if key is None:
+        raise ResolveError(
+            "needs an API key: set the environment variable OPENAI_API_KEY, or api_key in its entry under"
+            " llms (or use 'local', the embedded model, which needs none)",
+            key="api_key",
+        )
+    return base_url, key
+
+
+def _checked_key(key: str | None, name: str) -> str | None:
+    key = (key or "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ResolveError(
+            f"{name} holds a character that no key has, such as a space or a line break", key="api_key"
+        )
+    return key or None
+
+
+def _base_url(host: str) -> str:
+    url = host.strip()
+    if "://" not in url:
+        url = f"{'http' if _is_near(url) else 'https'}://{url}"
+    try:
+        parts = urlsplit(url)
+        usable = (
+            parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        )
+    except ValueError:
+        usable = False
+    if not usable:
+        # Before an `@` stands a password.
+        shown = repr(host) if "@" not in host else "host: what it holds"
+        raise ResolveError(f"{shown} is no host or URL; write it like http://localhost:11434/v1", key="host")
+    url = url.rstrip("/")
+    return url if urlsplit(url).path else f"{url}/v1"
+
+
+def _is_near(host: str) -> bool:
+    """Whether it is this machine or a private address, where nobody has a certificate."""
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        return ip_address(name).is_private
+    except ValueError:
+        return name == "localhost" or name.endswith((".localhost", ".local", ".internal"))
