@@ -193,7 +193,7 @@ class LocalSection(Section):
     model: FilePath | None = None
     threads: Threads = 1
     context_window: Count = 8192
-    max_tokens: Count = 512
+    max_tokens: Count = 1024
     temperature: Temperature = 0.0
 
 

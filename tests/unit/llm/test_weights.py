@@ -122,6 +122,13 @@ def test_a_cached_file_needs_no_source(cache: Path, source: Path) -> None:
     assert pull(str(source), cache, weights=WEIGHTS) == cache / "tiny.gguf"
 
 
+def test_a_cache_that_may_only_be_read_will_do(cache: Path, source: Path) -> None:
+    pull(str(source), cache, weights=WEIGHTS)
+    (cache / "tiny.gguf.lock").unlink()
+    (cache / "tiny.gguf.lock").mkdir()  # as good as a folder without the right to write, for root too
+    assert pull(str(source), cache, weights=WEIGHTS) == cache / "tiny.gguf"
+
+
 def test_progress_rises_from_nothing_to_all(cache: Path, source: Path) -> None:
     seen: list[tuple[int, int, str]] = []
     pull(str(source), cache, weights=WEIGHTS, progress=lambda *at: seen.append(at))
