@@ -1,0 +1,167 @@
+"""The ASGI application: every request passes here once, and every error leaves here as JSON."""
+
+import logging
+from urllib.parse import unquote_to_bytes
+
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Match, Route, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from hector.config import ServerSection
+from hector.domain.errors import HectorError, InvalidError, StoreUnavailableError
+from hector.engine.defects import describe_defect
+from hector.runtime.runtime import Runtime
+from hector.server.auth import BearerTokens
+from hector.server.browse import Browse
+from hector.server.card import Cards
+from hector.server.exchange import Exchange
+from hector.server.origins import Origins
+from hector.server.responses import error_response, json_response
+from hector.server.rest import Rest
+from hector.server.statuses import MethodError, NoSuchPathError, status_of
+
+logger = logging.getLogger(__name__)
+
+_CARD = "agent-card.json"
+_PROBES = frozenset({"/health", "/ready"})
+
+
+class Segment(Convertor[str]):
+    """One part of a path, which may hold an encoded `/`: paths come here as `canonical_path` makes them."""
+
+    regex = "[^/]+"
+
+    def convert(self, value: str) -> str:
+        return value.replace("%2F", "/").replace("%25", "%")
+
+    def to_string(self, value: str) -> str:
+        return _encode_segment(value)
+
+
+register_url_convertor("segment", Segment())
+
+
+class HectorApp:
+    """Made by `build_app`."""
+
+    def __init__(self, runtime: Runtime, server: ServerSection, *, loopback: bool) -> None:
+        self.stopping = False
+        """Set when the server stops: nothing new is taken any more."""
+        self._runtime = runtime
+        self._tokens = BearerTokens(server.auth.tokens, loopback=loopback)
+        self._origins = Origins(server.host, server.base_url, loopback=loopback)
+        cards = Cards(server.base_url, signs_in=self._tokens.required)
+        rest = Rest(runtime, body_limit=server.limits.body)
+        browse = Browse(runtime, cards)
+        agent = "/agents/{agent:segment}"
+        session = agent + "/sessions/{session:segment}"
+        self._routes = [
+            Route(agent + "/message:send", rest.send, methods=["POST"]),
+            Route(agent + "/message:stream", rest.stream, methods=["POST"]),
+            Route(agent + "/tasks/{task:segment}:cancel", rest.cancel, methods=["POST"]),
+            Route(agent + "/tasks/{task:segment}", rest.task, methods=["GET"]),
+            Route(agent + "/sessions", browse.sessions, methods=["GET"]),
+            Route(session, browse.session, methods=["GET"]),
+            Route(session, browse.delete, methods=["DELETE"]),
+            Route(agent + "/.well-known/" + _CARD, browse.card, methods=["GET"]),
+            Route("/agents", browse.agents, methods=["GET"]),
+            Route("/health", self._health, methods=["GET"]),
+            Route("/ready", self._ready, methods=["GET"]),
+        ]
+        self._router = Router(self._routes, redirect_slashes=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http", "uvicorn is told to send nothing else"
+        exchange = Exchange.of(scope)
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._serve(scope, receive, watched, exchange)
+        except ClientDisconnect:
+            return
+        except Exception as error:  # noqa: BLE001 - the last stop: whatever went wrong, the caller gets an answer
+            response = self._failed(scope, exchange, error)
+            if not started:  # otherwise uvicorn cuts the connection, which tells that the answer is not whole
+                await response(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        path = canonical_path(scope)
+        self._origins.check(exchange.headers.get(b"host"), exchange.headers.get(b"origin"))
+        if path not in _PROBES:
+            if self.stopping:
+                raise StoreUnavailableError("this server is stopping; send the request again")
+            if not path.endswith(_CARD):  # a card tells how to sign in, so it needs no token
+                exchange.caller = self._tokens.caller(exchange.headers.get(b"authorization"))
+            exchange.read_version()
+        routed = {**scope, "path": path, "root_path": "", "app": self, "hector.exchange": exchange}
+        await self._router(routed, receive, send)
+
+    def _failed(self, scope: Scope, exchange: Exchange, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            error = self._not_routed(scope)
+        status = status_of(error)
+        if status.http == 500:
+            logger.error(
+                "%s %s failed with a defect:\n%s", scope["method"], _shape(scope), describe_defect(error)
+            )
+        elif status.http == 503 and isinstance(error, HectorError):
+            logger.warning("%s %s: %s", scope["method"], _shape(scope), error)
+        return error_response(error, numeric=exchange.numeric, media_type=exchange.media_type)
+
+    def _not_routed(self, scope: Scope) -> HectorError:
+        asked = {**scope, "path": canonical_path(scope), "root_path": ""}
+        routes = (route for route in self._routes if route.matches(asked)[0] is not Match.NONE)
+        allowed = sorted({method for route in routes for method in route.methods or ()})
+        return MethodError(scope["method"], ", ".join(allowed)) if allowed else NoSuchPathError()
+
+    async def _health(self, request: Request) -> Response:
+        return json_response({"status": "up"})
+
+    async def _ready(self, request: Request) -> Response:
+        problems = ["the server is stopping"] if self.stopping else await self._runtime.not_ready()
+        if problems:
+            return json_response({"status": "not ready", "problems": list(problems)}, status=503)
+        return json_response({"status": "ready"})
+
+
+def build_app(runtime: Runtime, server: ServerSection, *, loopback: bool) -> HectorApp:
+    """`loopback`: every address that the server listens on is this machine's own."""
+    return HectorApp(runtime, server, loopback=loopback)
+
+
+def canonical_path(scope: Scope) -> str:
+    """The path for routing: one spelling for each of an agent's URLs, and an encoded `/` stays encoded.
+
+    `/v1/agents/a/...`, `/agents/a/...` and A2A 0.3's `/v1/agents/a/v1/...` are one. Raises `InvalidError`.
+    """
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    segments = raw.partition(b"?")[0].split(b"/")[1:]
+    if len(segments) > 1 and segments[0] == b"v1":
+        del segments[0]
+    if len(segments) > 3 and segments[0] == b"agents" and segments[2] == b"v1":
+        del segments[2]
+    path = b"/" + b"/".join(segments)
+    try:
+        if b"%" not in path:
+            return path.decode()
+        return "".join("/" + _encode_segment(unquote_to_bytes(segment).decode()) for segment in segments)
+    except UnicodeDecodeError:
+        raise InvalidError("path", "is not UTF-8 where it is decoded") from None
+
+
+def _encode_segment(text: str) -> str:
+    return text.replace("%", "%25").replace("/", "%2F")
+
+
+def _shape(scope: Scope) -> str:
+    """A path for the log, without the ids in it, which are a caller's words."""
+    last = str(scope["path"]).rpartition("/")[2]
+    return f".../{last}" if last in {"message:send", "message:stream", "sessions", "agents"} else "request"

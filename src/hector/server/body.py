@@ -1,0 +1,103 @@
+"""The body of a request: bytes within a limit, and JSON without surprises."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from starlette.requests import ClientDisconnect, Request
+
+from hector.domain.errors import InvalidError
+from hector.domain.messages import JsonValue
+from hector.server.statuses import BodyTooLargeError, MediaTypeError
+
+_MEDIA_TYPES = frozenset({b"application/json", b"application/a2a+json"})
+
+
+def check_media_type(header: bytes | None) -> None:
+    """Absent is taken for JSON. Raises `MediaTypeError`."""
+    if header is None or header in _MEDIA_TYPES:
+        return
+    if header.partition(b";")[0].strip().lower() not in _MEDIA_TYPES:
+        raise MediaTypeError(header.decode("latin-1"))
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Count while reading: a Content-Length may be missing or wrong. Raises `BodyTooLargeError`."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        event = await request.receive()
+        if event["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = event.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+        more = event.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def parse_object(body: bytes) -> Mapping[str, JsonValue]:
+    """One JSON object in UTF-8. Raises `InvalidError`."""
+    try:
+        # Not left to json.loads, which also takes UTF-16 and UTF-32.
+        value: JsonValue = _DECODER.decode(body.decode())
+    except UnicodeDecodeError as error:
+        raise InvalidError("body", f"is not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise InvalidError(
+            "body", f"is not JSON at line {error.lineno}, column {error.colno}: {_lower(error.msg)}"
+        ) from None
+    except RecursionError:
+        raise InvalidError("body", "is nested too deeply") from None
+    except ValueError:
+        # Python refuses to read integers of thousands of digits.
+        raise InvalidError("body", "holds a number that is too long") from None
+    if not isinstance(value, dict):
+        raise InvalidError("body", f"is {kind_of(value)}; wanted an object with a message")
+    return value
+
+
+def kind_of(value: object) -> str:
+    """In JSON's words."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Which of two equal keys counts differs from parser to parser, also between a proxy and us."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise InvalidError("body", "has an object that names a key twice")
+    return found
+
+
+def _no_number(word: str) -> NoReturn:
+    raise InvalidError("body", f"holds {word}, which is no JSON number")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _too_large(limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError("body", f"is larger than {limit} bytes, the limit (server.limits.body)")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)

@@ -1,0 +1,68 @@
+"""What a handler knows of a request beyond its path: who calls, in which words, and how to answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from hector.domain.errors import InvalidError
+from hector.domain.messages import JsonValue
+from hector.server.auth import Caller
+from hector.server.dialect import Dialect, named_version
+from hector.server.responses import json_response
+
+_NOBODY = Caller("", admin=False, may_browse=False)
+_JSON, _A2A_JSON = "application/json", "application/a2a+json"
+
+
+@dataclass(slots=True)
+class Exchange:
+    headers: Mapping[bytes, bytes]
+    """By name in lower case; the last of a name that comes twice."""
+    query: Mapping[str, str]
+    media_type: str
+    """The answer's: the caller's own."""
+    caller: Caller = _NOBODY
+    version: Dialect | None = None
+    """Named by the caller; not read yet where it was refused."""
+
+    @property
+    def numeric(self) -> bool:
+        """Errors have A2A 1.0's numeric code."""
+        return self.version is Dialect.V1
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Exchange":
+        headers = dict(scope["headers"])
+        query = scope["query_string"]
+        said = headers.get(b"content-type") or headers.get(b"accept") or b""
+        return cls(
+            headers,
+            dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {},
+            _A2A_JSON if b"application/a2a+json" in said else _JSON,
+        )
+
+    def read_version(self) -> None:
+        """Raises `VersionNotSupportedError`."""
+        header = self.headers.get(b"a2a-version")
+        self.version = named_version(header.decode("latin-1") if header else self.query.get("A2A-Version"))
+
+    def count(self, name: str, default: int | None, *, least: int = 1, most: int) -> int | None:
+        """A whole number of the query. Raises `InvalidError`."""
+        text = self.query.get(name)
+        if text is None:
+            return default
+        if text.isascii() and text.isdecimal() and len(text) < 19 and least <= int(text) <= most:
+            return int(text)
+        raise InvalidError(name, f"wanted a whole number from {least} to {most}")
+
+    def answer(self, value: Mapping[str, JsonValue]) -> Response:
+        return json_response(value, media_type=self.media_type)
+
+
+def exchange_of(request: Request) -> Exchange:
+    found: Exchange = request.scope["hector.exchange"]
+    return found

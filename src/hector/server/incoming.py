@@ -1,0 +1,307 @@
+"""From the JSON of `message:send` to the domain, in any dialect; faults name the caller's own fields."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hector.domain.errors import InvalidError
+from hector.domain.messages import Data, File, JsonValue, Metadata, Text, UserMessage, UserPart
+from hector.server.body import kind_of
+from hector.server.dialect import Dialect, spoken
+from hector.server.statuses import PushNotSupportedError
+
+_DEEPEST = 100
+"""Levels in data and metadata: what protobuf's JSON readers take."""
+_SNAKE = {
+    "acceptedOutputModes": "accepted_output_modes",
+    "contextId": "context_id",
+    "fileWithBytes": "file_with_bytes",
+    "fileWithUri": "file_with_uri",
+    "historyLength": "history_length",
+    "mediaType": "media_type",
+    "messageId": "message_id",
+    "mimeType": "mime_type",
+    "pushNotification": "push_notification",
+    "pushNotificationConfig": "push_notification_config",
+    "returnImmediately": "return_immediately",
+    "taskId": "task_id",
+    "taskPushNotificationConfig": "task_push_notification_config",
+}
+_USER_ROLES = (1, "user", "ROLE_USER")
+_UNSAID_ROLES = (None, 0, "ROLE_UNSPECIFIED")
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+@dataclass(frozen=True, slots=True)
+class SendRequest:
+    dialect: Dialect
+    message: UserMessage
+    place: str
+    """Where the message stands in the body: `message`, or `request`."""
+    message_id: str | None = None
+    context_id: str | None = None
+    task_id: str | None = None
+    at_once: bool = False
+    """Answer with the task as it stands, and don't wait for its end."""
+    history: int = 0
+    """How many of the task's newest messages the answer holds."""
+
+    def own_words(self, field: str) -> str:
+        """A domain field as this caller wrote it: `message.parts[0].text` -> `message.content[0].text`."""
+        if field.startswith("message.parts") and self.dialect is Dialect.V03_PROTO:
+            field = field.replace("parts", "content", 1)
+        elif field in {"context_id", "message_id", "task_id"}:
+            field = f"message.{field}"
+        return self.place + field.removeprefix("message") if field.startswith("message") else field
+
+
+class Fields:
+    """One JSON object, its fields under either spelling, and its place in the body."""
+
+    __slots__ = ("_values", "place")
+
+    def __init__(self, values: Mapping[str, JsonValue], place: str) -> None:
+        self._values = values
+        self.place = place
+
+    def path(self, name: str) -> str:
+        """As the caller spelt it."""
+        snake = _SNAKE.get(name)
+        spelt = snake if snake in self._values and name not in self._values else name
+        return f"{self.place}.{spelt}" if self.place else str(spelt)
+
+    def raw(self, name: str) -> JsonValue:
+        value = self._values.get(name)
+        if value is None and (snake := _SNAKE.get(name)):
+            value = self._values.get(snake)
+        return value
+
+    def text(self, name: str) -> str | None:
+        """None where it is absent or null."""
+        value = self.raw(name)
+        if value is None or isinstance(value, str):
+            return value
+        raise self._wrong(name, "a string", value)
+
+    def filled(self, name: str) -> str | None:
+        """Like `text`; protobuf's writers may send '' for what is not set."""
+        return self.text(name) or None
+
+    def flag(self, name: str) -> bool | None:
+        value = self.raw(name)
+        if value is None or isinstance(value, bool):
+            return value
+        raise self._wrong(name, "true or false", value)
+
+    def count(self, name: str) -> int | None:
+        value = self.raw(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise self._wrong(name, "a whole number from 0", value)
+        return value
+
+    def object(self, name: str) -> "Fields | None":
+        value = self.raw(name)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self._wrong(name, "an object", value)
+        return Fields(value, self.path(name))
+
+    def objects(self, name: str) -> "list[Fields]":
+        value = self.raw(name)
+        path = self.path(name)
+        if not isinstance(value, list):
+            raise self._wrong(name, "an array", value)
+        found = []
+        for number, item in enumerate(value):
+            if not isinstance(item, dict):
+                raise InvalidError(f"{path}[{number}]", f"wanted an object, found {kind_of(item)}")
+            found.append(Fields(item, f"{path}[{number}]"))
+        return found
+
+    def metadata(self, name: str = "metadata") -> Metadata | None:
+        if (found := self.object(name)) is None:
+            return None
+        check_depth(found.values, found.place)
+        return found.values
+
+    def only(self, names: tuple[str, ...]) -> str:
+        """Which of these alternatives is there. Raises if it is none, or more than one."""
+        present = [name for name in names if self.raw(name) is not None]
+        if len(present) == 1:
+            return present[0]
+        wanted = f"wanted one of {', '.join(names)}"
+        if present:
+            raise InvalidError(self.place, f"{wanted}, found {' and '.join(present)}")
+        found = ", ".join(sorted(self._values)) or "nothing"
+        raise InvalidError(self.place, f"{wanted}, found {found}")
+
+    @property
+    def values(self) -> Mapping[str, JsonValue]:
+        return self._values
+
+    def _wrong(self, name: str, wanted: str, value: JsonValue) -> InvalidError:
+        return InvalidError(self.path(name), f"wanted {wanted}, found {_shown(value)}")
+
+
+def read_send(
+    body: Mapping[str, JsonValue], *, version: Dialect | None, idempotency_key: str | None = None
+) -> SendRequest:
+    """`version` is the one that the caller named. Raises `InvalidError` and `PushNotSupportedError`."""
+    fields = Fields(body, "")
+    place = "request" if "request" in body and "message" not in body else "message"
+    said = fields.object(place)
+    if said is None:
+        raise InvalidError("message", 'is missing; send {"message": {"role": "user", "parts": [...]}}')
+    dialect = spoken(version, said.values)
+    message_id = said.filled("messageId") or idempotency_key or None
+    if version is not None and message_id is None:
+        raise InvalidError(said.path("messageId"), f"is missing; A2A {version.value[:3]} requires it")
+    _check_role(said, required=version is not None)
+    # Protobuf's writers leave out what is false, so of a 0.3 client the absent `blocking` is a wish.
+    unsaid_is_false = version is not None and dialect is Dialect.V03_PROTO
+    at_once, history = _read_configuration(fields, unsaid_is_false=unsaid_is_false)
+    return SendRequest(
+        dialect,
+        UserMessage(tuple(_read_parts(said, dialect)), said.metadata()),
+        place,
+        message_id,
+        said.filled("contextId"),
+        said.filled("taskId"),
+        at_once,
+        history,
+    )
+
+
+def check_depth(value: object, place: str) -> None:
+    """Refuse what the recursive readers and writers after us could stumble over."""
+    level: list[object] = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return
+    raise InvalidError(place, f"is nested more than {_DEEPEST} levels deep")
+
+
+def _read_configuration(fields: Fields, *, unsaid_is_false: bool) -> tuple[bool, int]:
+    wishes = fields.object("configuration")
+    if wishes is None:
+        return False, 0
+    for name in ("pushNotificationConfig", "pushNotification", "taskPushNotificationConfig"):
+        if wishes.raw(name):
+            raise PushNotSupportedError(wishes.path(name))
+    blocking = wishes.flag("blocking")
+    leaves = blocking is False or (blocking is None and unsaid_is_false)
+    return wishes.flag("returnImmediately") is True or leaves, wishes.count("historyLength") or 0
+
+
+def _check_role(said: Fields, *, required: bool) -> None:
+    role = said.raw("role")
+    unsaid = role in _UNSAID_ROLES and not isinstance(role, bool)
+    if (unsaid and not required) or (role in _USER_ROLES and not isinstance(role, bool)):
+        return
+    found = "nothing" if role is None else _shown(role)
+    raise InvalidError(said.path("role"), f'wanted "ROLE_USER", "user" or 1, found {found}')
+
+
+def _read_parts(said: Fields, dialect: Dialect) -> list[UserPart]:
+    name = "content" if dialect is Dialect.V03_PROTO else "parts"
+    if said.raw(name) is None:
+        raise InvalidError(said.path(name), 'is missing; wanted an array like [{"text": "..."}]')
+    read = _READERS[dialect]
+    return [read(part) for part in said.objects(name)]
+
+
+def _read_v1(part: Fields) -> UserPart:
+    metadata = part.metadata()
+    media_type, name = part.filled("mediaType"), part.filled("filename")
+    if "data" in part.values and part.values["data"] is None:
+        # In 1.0 data is any JSON value, so null is one.
+        return Data(None, media_type, metadata)
+    match part.only(("text", "raw", "url", "data")):
+        case "text":
+            return Text(part.text("text") or "", metadata)
+        case "raw":
+            return File(media_type, name, _read_base64(part, "raw"), None, metadata)
+        case "url":
+            return File(media_type, name, None, part.text("url"), metadata)
+        case _:
+            return Data(_read_data(part), media_type, metadata)
+
+
+def _read_v03_json(part: Fields) -> UserPart:
+    kind = part.text("kind")
+    metadata = part.metadata()
+    match kind:
+        case "text":
+            text = part.text("text")
+            if text is None:
+                raise InvalidError(part.path("text"), "is missing; wanted a string")
+            return Text(text, metadata)
+        case "file":
+            return _read_v03_file(part, ("bytes", "uri"), metadata)
+        case "data":
+            if part.object("data") is None:
+                raise InvalidError(part.path("data"), "is missing; wanted an object")
+            return Data(_read_data(part), None, metadata)
+        case _:
+            found = "nothing" if kind is None else repr(kind)
+            raise InvalidError(part.path("kind"), f'wanted "text", "file" or "data", found {found}')
+
+
+def _read_v03_proto(part: Fields) -> UserPart:
+    metadata = part.metadata()
+    match part.only(("text", "file", "data")):
+        case "text":
+            return Text(part.text("text") or "", metadata)
+        case "file":
+            return _read_v03_file(part, ("fileWithBytes", "fileWithUri"), metadata)
+        case _:
+            holder = part.object("data")
+            assert holder, "it was found a moment ago"
+            if holder.object("data") is None:
+                raise InvalidError(holder.path("data"), "is missing; wanted an object")
+            return Data(_read_data(holder), None, metadata)
+
+
+_READERS = {Dialect.V1: _read_v1, Dialect.V03_JSON: _read_v03_json, Dialect.V03_PROTO: _read_v03_proto}
+
+
+def _read_v03_file(part: Fields, names: tuple[str, str], metadata: Metadata | None) -> File:
+    file = part.object("file")
+    if file is None:
+        raise InvalidError(part.path("file"), f"is missing; wanted an object with {' or '.join(names)}")
+    media_type, name = file.filled("mimeType"), file.filled("name")
+    if file.only(names) == names[0]:
+        return File(media_type, name, _read_base64(file, names[0]), None, metadata)
+    return File(media_type, name, None, file.text(names[1]), metadata)
+
+
+def _read_data(part: Fields) -> JsonValue:
+    value = part.raw("data")
+    check_depth(value, part.path("data"))
+    return value
+
+
+def _read_base64(part: Fields, name: str) -> bytes:
+    """The usual alphabet or the URL-safe one, padded or not, as protobuf reads it."""
+    text = (part.text(name) or "").translate(_URL_SAFE).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidError(part.path(name), "is not base64") from None
+
+
+def _shown(value: JsonValue) -> str:
+    """Numbers and short words as they are, for they explain the fault; never what somebody said."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return kind_of(value) if isinstance(value, float) else f"the number {value}"
+    return kind_of(value)

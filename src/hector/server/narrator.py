@@ -1,0 +1,103 @@
+"""What a stream tells of a turn; pure, without I/O."""
+
+from collections.abc import Iterator
+from typing import assert_never
+
+from hector.domain.events import (
+    TextDelta,
+    ThinkingDelta,
+    ToolFinished,
+    ToolStarted,
+    TurnEnded,
+    TurnEvent,
+    TurnStarted,
+    TurnWaiting,
+)
+from hector.domain.ids import SessionKey
+from hector.domain.messages import Text
+from hector.domain.turns import Turn, TurnState
+from hector.server import wire
+from hector.server.dialect import Dialect
+from hector.server.wire import Json
+
+
+class Narrator:
+    """Turn events -> the JSON of A2A's stream: the task, then the reply as it grows, then the end.
+
+    A piece of the reply without `append` replaces what came before: that was said before a tool was called.
+    """
+
+    def __init__(self, dialect: Dialect, key: SessionKey, turn_id: str) -> None:
+        self._dialect = dialect
+        self._key = key
+        self._turn_id = turn_id
+        self._state: TurnState | None = None
+        self._written: list[str] = []
+        self._fresh = True
+        """The next piece begins the reply anew."""
+
+    def opening(self, state: TurnState) -> Json:
+        """The first of a stream: the task before its end."""
+        self._state = state
+        status = wire.status(self._dialect, state)
+        return {"task": wire.task_of(self._dialect, self._key, self._turn_id, status)}
+
+    def whole(self, turn: Turn) -> Json:
+        """All there is to tell of a turn that had ended before the stream began."""
+        return {"task": wire.task(self._dialect, turn)}
+
+    def tell(self, event: TurnEvent) -> Iterator[Json]:
+        match event:
+            case TurnWaiting() | ThinkingDelta():
+                return
+            case TurnStarted():
+                if self._state is not TurnState.WORKING:
+                    yield self._working(None)
+            case TextDelta(text):
+                yield self._piece(text)
+            case ToolStarted(call):
+                self._fresh = True
+                yield self._working({"toolCall": {"id": call.id, "name": call.name, "status": "started"}})
+            case ToolFinished(result):
+                ended = "failed" if result.is_error else "finished"
+                yield self._working(
+                    {"toolCall": {"id": result.call_id, "name": result.name, "status": ended}}
+                )
+            case TurnEnded(turn):
+                yield from self._ending(turn)
+            case _:
+                assert_never(event)
+
+    def _working(self, metadata: Json | None) -> Json:
+        self._state = TurnState.WORKING
+        status = wire.status(self._dialect, TurnState.WORKING)
+        return wire.status_update(
+            self._dialect, self._key, self._turn_id, status, final=False, metadata=metadata
+        )
+
+    def _piece(self, text: str) -> Json:
+        if self._fresh:
+            self._written.clear()
+        append, self._fresh = not self._fresh, False
+        self._written.append(text)
+        return wire.artifact_update(
+            self._dialect, self._key, self._turn_id, (Text(text),), append=append, last=False
+        )
+
+    def _ending(self, turn: Turn) -> Iterator[Json]:
+        parts = () if turn.state.paused else wire.reply_parts(turn)
+        if parts:
+            streamed = list(parts) == [Text("".join(self._written))]
+            yield wire.artifact_update(
+                self._dialect,
+                self._key,
+                self._turn_id,
+                # What was streamed needs only its end mark; anything else is replaced by what was stored.
+                (Text(""),) if streamed else parts,
+                append=streamed,
+                last=True,
+            )
+        status = wire.status_of(self._dialect, turn)
+        yield wire.status_update(
+            self._dialect, self._key, self._turn_id, status, final=True, metadata=wire.why(turn)
+        )

@@ -1,0 +1,117 @@
+"""JSON and event streams as responses."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from hector.domain.errors import HectorError
+from hector.domain.messages import JsonValue
+from hector.engine.defects import describe_defect
+from hector.server.statuses import error_body, error_headers, status_of
+
+logger = logging.getLogger(__name__)
+
+KEEP_ALIVE = 15.0
+"""Seconds of silence after which a stream sends a comment, so that proxies keep it open."""
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-store",
+    "x-accel-buffering": "no",  # nginx would hold the events back
+}
+
+
+def to_json(value: Mapping[str, JsonValue]) -> bytes:
+    text = _ENCODER.encode(value)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # A provider may cut a stream in the middle of a surrogate pair; escaped, its halves meet again.
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def json_response(
+    value: Mapping[str, JsonValue],
+    *,
+    status: int = 200,
+    media_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    return Response(to_json(value), status, headers or {"cache-control": "no-store"}, media_type)
+
+
+def error_response(
+    error: Exception, *, numeric: bool = False, media_type: str = "application/json"
+) -> Response:
+    return json_response(
+        error_body(error, numeric=numeric),
+        status=status_of(error).http,
+        media_type=media_type,
+        headers=error_headers(error),
+    )
+
+
+class EventStream(Response):
+    """Server-sent events, each the JSON of one object; ends early, and quietly, when its client leaves."""
+
+    def __init__(
+        self,
+        events: AsyncGenerator[Mapping[str, JsonValue], None],
+        *,
+        numeric: bool = False,
+        keep_alive: float = KEEP_ALIVE,
+    ) -> None:
+        super().__init__(None, 200, _STREAM_HEADERS)
+        del self.headers["content-length"]
+        self._events = events
+        self._numeric = numeric
+        self._keep_alive = keep_alive
+        self._sent = False
+        """Something was sent since the last look."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        writing = asyncio.create_task(self._write(send))
+        leaving = asyncio.create_task(_left(receive))
+        try:
+            while not (writing.done() or leaving.done()):
+                await asyncio.wait(
+                    (writing, leaving), timeout=self._keep_alive, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not (self._sent or writing.done() or leaving.done()):
+                    await send({"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True})
+                self._sent = False
+        finally:
+            writing.cancel()
+            leaving.cancel()
+            await asyncio.wait((writing, leaving))
+        if not writing.cancelled():
+            writing.result()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _write(self, send: Send) -> None:
+        async with aclosing(self._events) as events:
+            try:
+                async for event in events:
+                    await self._send(send, b"data: " + to_json(event) + b"\n\n")
+            except Exception as error:  # noqa: BLE001 - whatever it is, the client is told that no end will come
+                if not isinstance(error, HectorError):
+                    # Not `exception`, which would log the error's text, that is perhaps a user's.
+                    logger.error("a stream broke:\n%s", describe_defect(error))  # noqa: TRY400
+                body = to_json(error_body(error, numeric=self._numeric))
+                await self._send(send, b"event: error\ndata: " + body + b"\n\n")
+
+    async def _send(self, send: Send, chunk: bytes) -> None:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        self._sent = True
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,291 @@
+"""The stream of a turn as its client sees it."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from hector.domain.errors import OutcomeUnknownError
+from hector.domain.events import (
+    TextDelta,
+    ToolFinished,
+    ToolStarted,
+    TurnEnded,
+    TurnEvent,
+    TurnStarted,
+    TurnWaiting,
+)
+from hector.domain.ids import SessionKey
+from hector.domain.messages import ModelMessage, StoredMessage, Text, ToolCall, ToolResult
+from hector.domain.turns import Turn, TurnState
+from hector.server.dialect import Dialect
+from hector.server.narrator import Narrator
+from hector.server.responses import EventStream, to_json
+from hector.tools.function import FunctionTool
+from tests.server.site import Site, StartSite, events, said
+
+KEY = SessionKey("a", "u", "s")
+
+
+async def stream(site: Site, text: str, session: str = "s", **more: Any) -> list[Any]:
+    answer = await site.http.post("/v1/agents/a/message:stream", **said(text, session, **more))
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-accel-buffering"] == "no"
+    assert "content-length" not in answer.headers
+    return events(answer)
+
+
+def kinds(found: list[Any]) -> list[str]:
+    return [next(iter(event)) for event in found]
+
+
+def collected(found: list[Any]) -> str:
+    """The reply as a client puts it together."""
+    text = ""
+    for event in found:
+        if piece := event.get("artifactUpdate"):
+            new = "".join(part["text"] for part in piece["artifact"]["parts"])
+            text = text + new if piece.get("append") else new
+    return text
+
+
+def ended(text: str, state: TurnState = TurnState.COMPLETED) -> TurnEnded:
+    messages = (StoredMessage(ModelMessage((Text(text),)), 2, "t"),) if text else ()
+    return TurnEnded(Turn("t", KEY, state, messages=messages))
+
+
+async def test_a_stream_is_the_task_the_reply_in_pieces_and_the_end(site: Site) -> None:
+    found = await stream(site, "stream 3 hello")
+    assert kinds(found) == ["task", *["artifactUpdate"] * 4, "statusUpdate"]
+    task = found[0]["task"]
+    assert task["status"]["state"] == "TASK_STATE_WORKING"
+    assert collected(found) == "hello"
+    assert [event["artifactUpdate"].get("append", False) for event in found[1:5]] == [False, True, True, True]
+    assert [event["artifactUpdate"].get("lastChunk", False) for event in found[1:5]] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert found[-1]["statusUpdate"]["status"]["state"] == "TASK_STATE_COMPLETED"
+    assert found[-1]["statusUpdate"]["final"] is True
+    assert {event["artifactUpdate"]["artifact"]["artifactId"] for event in found[1:5]} == {
+        f"reply-{task['id']}"
+    }
+
+
+async def test_the_reply_that_was_streamed_is_the_reply_that_is_stored(site: Site) -> None:
+    found = await stream(site, "stream 5 Grüße 🎉")
+    task_id = found[0]["task"]["id"]
+    stored = (await site.http.get(f"/v1/agents/a/tasks/{task_id}")).json()
+    assert stored["artifacts"][0]["parts"] == [{"text": collected(found)}]
+
+
+@pytest.mark.parametrize(
+    ("part", "working", "done"),
+    [
+        ({"text": "stream 2 ab"}, "TASK_STATE_WORKING", "TASK_STATE_COMPLETED"),
+        ({"kind": "text", "text": "stream 2 ab"}, "working", "completed"),
+    ],
+)
+async def test_streams_speak_the_callers_dialect(site: Site, part: Any, working: str, done: str) -> None:
+    body = {"message": {"role": "user", "parts": [part]}}
+    found = events(await site.http.post("/v1/agents/a/message:stream", json=body))
+    assert found[0]["task"]["status"]["state"] == working
+    assert found[-1]["statusUpdate"]["status"]["state"] == done
+    assert found[-1]["statusUpdate"].get("final") is ("kind" in part or None)
+    assert collected(found) == "ab"
+
+
+async def test_thinking_is_not_streamed(site: Site) -> None:
+    assert "aha" not in json.dumps(await stream(site, "think aha\nsay x"))
+
+
+async def test_text_before_a_tool_call_is_replaced_by_the_answer(start: StartSite) -> None:
+    def clock() -> str:
+        """The time."""
+        return "noon"
+
+    site = await start(tools=[FunctionTool(clock)])
+    found = await stream(site, "stream 2 let me see\ncall clock\nstream 2 it is noon")
+    assert collected(found) == "it is noon"
+    pieces = [event["artifactUpdate"] for event in found if "artifactUpdate" in event]
+    # The second of the two that begin anew comes with the answer, not only with its end.
+    assert [piece.get("append", False) for piece in pieces] == [False, True, False, True, True]
+    steps = [event["statusUpdate"].get("metadata") for event in found if "statusUpdate" in event]
+    assert [step["toolCall"]["status"] for step in steps[:-1]] == ["started", "finished"]
+    assert {step["toolCall"]["name"] for step in steps[:-1]} == {"clock"}
+
+
+async def test_a_failed_turn_ends_its_stream_with_the_reason(site: Site) -> None:
+    found = await stream(site, "stream 2 ab\nfail unreachable")
+    last = found[-1]["statusUpdate"]
+    assert last["status"]["state"] == "TASK_STATE_FAILED"
+    assert last["status"]["message"]["content"] == [{"text": "the script says unreachable"}]
+    assert last["metadata"]["retryable"] is True
+
+
+async def test_who_waits_sees_the_task_submitted_and_then_working(site: Site) -> None:
+    gate = site.model.gate("g")
+    await site.ask("wait g", "s", configuration={"blocking": False})
+    waiting = asyncio.create_task(stream(site, "say x"))
+    await site.until_waiting("s")
+    gate.opened.set()
+    found = await waiting
+    assert found[0]["task"]["status"]["state"] == "TASK_STATE_SUBMITTED"
+    assert found[1]["statusUpdate"]["status"]["state"] == "TASK_STATE_WORKING"
+    assert collected(found) == "x"
+
+
+async def test_a_repeat_of_an_answered_message_is_the_whole_task_at_once(site: Site) -> None:
+    first = await stream(site, "say x", message_id="m")
+    found = await stream(site, "say x", message_id="m")
+    assert kinds(found) == ["task"]
+    assert found[0]["task"]["id"] == first[0]["task"]["id"]
+    assert found[0]["task"]["artifacts"][0]["parts"] == [{"text": "x"}]
+
+
+async def test_a_repeat_of_a_running_message_gets_all_from_its_start(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = asyncio.Semaphore(0)
+    send = site.runtime.send
+
+    async def watched(*args: Any, **more: Any) -> Any:
+        handle = await send(*args, **more)
+        taken.release()
+        return handle
+
+    monkeypatch.setattr(site.runtime, "send", watched)
+    gate = site.model.gate("g")
+    first = asyncio.create_task(stream(site, "stream 2 ab\nwait g\nsay c", message_id="m"))
+    await gate.reached.wait()
+    second = asyncio.create_task(stream(site, "stream 2 ab\nwait g\nsay c", message_id="m"))
+    for _ in range(2):
+        await taken.acquire()
+    gate.opened.set()
+    assert collected(await second) == collected(await first) == "abc"
+    assert len(site.model.requests) == 1
+
+
+async def test_a_bad_request_is_an_http_error_and_no_stream(site: Site) -> None:
+    answer = await site.http.post("/v1/agents/a/message:stream", json={"message": {}})
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json")
+
+
+async def test_a_stream_that_breaks_says_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lost(handle: object) -> Any:
+        yield TurnStarted("t")
+        raise OutcomeUnknownError("nobody knows; the message is safe to repeat")
+
+    monkeypatch.setattr("hector.runtime.handle.TurnHandle.events", lost)
+    answer = await site.http.post("/v1/agents/a/message:stream", **said("say x"))
+    assert "event: error\ndata: {" in answer.text
+    assert events(answer)[-1]["error"]["code"] == "outcome_unknown"
+    assert kinds(events(answer))[0] == "task"
+
+
+async def test_a_client_that_leaves_does_not_stop_the_turn(site: Site) -> None:
+    gate = site.model.gate("g")
+    leaving = asyncio.create_task(stream(site, "stream 2 ab\nwait g\nsay done"))
+    await gate.reached.wait()
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    gate.opened.set()
+    await site.ask("say next", "s")
+    assert len((await site.http.get("/v1/agents/a/sessions/s")).json()["messages"]) == 4
+
+
+async def test_silence_is_broken_by_comments() -> None:
+    go_on = asyncio.Event()
+    comments = asyncio.Event()
+    sent: list[bytes] = []
+
+    async def told() -> Any:
+        yield {"n": 1}
+        await go_on.wait()
+        yield {"n": 2}
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", b""))
+        if sent[-1].startswith(b":"):
+            comments.set()
+
+    response = asyncio.create_task(EventStream(told(), keep_alive=0.001)({}, receive, send))
+    await comments.wait()
+    go_on.set()
+    await response
+    data = [chunk for chunk in sent if chunk and not chunk.startswith(b":")]
+    assert data == [b'data: {"n":1}\n\n', b'data: {"n":2}\n\n']
+
+
+async def test_when_the_client_has_left_nothing_is_left_behind() -> None:
+    closed = asyncio.Event()
+    begun = asyncio.Event()
+
+    async def told() -> Any:
+        try:
+            yield {"n": 1}
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    async def receive() -> Any:
+        await begun.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message.get("body"):
+            begun.set()
+
+    await EventStream(told())({}, receive, send)
+    assert closed.is_set()
+    assert len(asyncio.all_tasks()) == 1
+
+
+def test_half_a_character_reaches_the_client_and_meets_its_other_half() -> None:
+    halves = [json.loads(to_json({"text": half}))["text"] for half in ("\ud83c", "\udf89")]
+    assert "".join(halves).encode("utf-16", "surrogatepass").decode("utf-16") == "🎉"
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ([TextDelta("a"), TextDelta("b"), ended("ab")], "ab"),
+        ([ended("ab")], "ab"),
+        ([TextDelta("a"), ended("ab")], "ab"),
+        (
+            [
+                TextDelta("x"),
+                ToolStarted(ToolCall("c", "f", "{}")),
+                ToolFinished(ToolResult("c", "f", "r")),
+                ended("ab"),
+            ],
+            "ab",
+        ),
+        ([TextDelta("ab"), ToolStarted(ToolCall("c", "f", "{}")), ended("ab")], "ab"),
+        ([TurnWaiting("t", 1), TurnStarted("t"), TextDelta("ab"), ended("ab")], "ab"),
+    ],
+)
+@pytest.mark.parametrize("dialect", Dialect)
+def test_whatever_happens_the_reply_that_is_put_together_is_the_stored_one(
+    dialect: Dialect, told: list[TurnEvent], text: str
+) -> None:
+    narrator = Narrator(dialect, KEY, "t")
+    found = [narrator.opening(TurnState.WORKING), *(each for event in told for each in narrator.tell(event))]
+    assert collected(found) == text
+    assert kinds(found)[-1] == "statusUpdate"
+
+
+def test_a_question_is_no_reply() -> None:
+    narrator = Narrator(Dialect.V1, KEY, "t")
+    narrator.opening(TurnState.WORKING)
+    (end,) = narrator.tell(ended("which?", TurnState.INPUT_REQUIRED))
+    status: Any = end["statusUpdate"]
+    assert status["status"]["message"]["parts"] == [{"text": "which?"}]
