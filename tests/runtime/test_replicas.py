@@ -1,6 +1,7 @@
 """Several replicas on one file: taking turns, crashing, being taken for dead."""
 
 import asyncio
+import logging
 
 import pytest
 
@@ -119,6 +120,25 @@ async def test_a_replica_taken_for_dead_writes_nothing_more_and_starts_anew(star
     assert texts == ["wait g\nsay 0", "say next", "next"]
 
 
+async def test_who_waits_is_given_the_answer_that_another_replica_made_meanwhile(start: StartNode) -> None:
+    one, two = await start(), await start()
+    gate = two.model.gate("g")
+    first = await two.send("wait g\nsay 0")
+    await gate.reached.wait()
+    waiting = await one.send("say 1", message_id="m1")
+    # As if it stood still, was taken for dead, and went on when all was done.
+    one.opened.runner._queues[KEY].task.cancel()
+    row = next(row for row in await two.store.replicas() if row.id == one.opened.runner.replica_id)
+    assert await two.store.declare_dead(row)
+    gate.opened.set()
+    await first.result()
+    await two.opened.replica._clear_up()
+    answered = await two.ask("say 1", message_id="m1")
+    await one.opened.runner.look(KEY)
+    turn = await waiting.result()
+    assert (turn.id, turn.reply) == (answered.id, "1")
+
+
 async def test_a_session_deleted_by_another_process_ends_the_turn_here(start: StartNode) -> None:
     one, two = await start(ttl=0.3), await start(ttl=0.3)
     handle = await one.send("wait g\nsay 0")
@@ -128,6 +148,29 @@ async def test_a_session_deleted_by_another_process_ends_the_turn_here(start: St
     for ended in (await handle.result(), await waiting.result()):
         assert (ended.state, ended.reason) == (TurnState.CANCELED, Reason.SESSION_DELETED)
     assert one.model.running == 0
+
+
+async def test_who_listens_is_told_the_end_although_a_beat_finds_the_loss_as_well(start: StartNode) -> None:
+    one, two = await start(), await start()
+    handle = await one.send("wait g\nsay 0")
+    gate = one.model.gate("g")
+    await gate.reached.wait()
+    assert await two.runtime.delete_session(KEY)
+
+    class Beat(logging.Handler):
+        """Comes just when the turn has found that it was lost."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            one.opened.runner.drop(handle.turn_id)
+
+    beat = Beat()
+    logging.getLogger("hector.runtime.turns").addHandler(beat)
+    try:
+        gate.opened.set()
+        async with asyncio.timeout(10):
+            assert (await handle.result()).reason == Reason.SESSION_DELETED
+    finally:
+        logging.getLogger("hector.runtime.turns").removeHandler(beat)
 
 
 async def test_a_stop_leaves_waiting_messages_to_the_next_start(start: StartNode) -> None:

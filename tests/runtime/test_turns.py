@@ -10,6 +10,7 @@ from hector.domain.errors import (
     InvalidError,
     NotFoundError,
     NotPausedError,
+    StoreUnavailableError,
     TooLargeError,
 )
 from hector.domain.events import TextDelta, TurnEnded, TurnStarted, TurnWaiting
@@ -279,6 +280,12 @@ async def test_a_stop_lets_running_turns_end(node: Node) -> None:
     gate.opened.set()
     await closing
     assert (await running.result()).reply == "0"
+
+
+async def test_a_stopping_server_takes_no_further_messages(node: Node) -> None:
+    await node.opened.runner.close(0.0)
+    with pytest.raises(StoreUnavailableError, match="takes no further"):
+        await node.send("say 0")
 
 
 async def test_what_does_not_end_in_time_is_ended_and_says_so(node: Node) -> None:

@@ -1,4 +1,7 @@
-"""What becomes of a message that reaches a session; pure. The table of its cases is tests/unit/domain/test_admission.py."""
+"""What becomes of a message that reaches a session; pure.
+
+The table of its cases is tests/unit/domain/test_admission.py.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -31,8 +34,10 @@ class EarlierFacts:
     waits: bool
     """It stands in the queue."""
     run_state: TurnState | None
-    """How the run that this message began ended, if its turn went on after that or never took it; None where the
-    turn's own state says it."""
+    """How the run that this message began ended, if its turn went on after that or never took it.
+
+    None where the turn's own state says it.
+    """
     state: TurnState
     reason: str | None
 
@@ -69,7 +74,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """This very arrival was stored already: its commit got no answer, or the caller asks what became of it."""
+    """This very arrival is stored: its commit got no answer, or the caller asks what became of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,4 +51,6 @@ class TurnEnded:
     """With its messages."""
 
 
-TurnEvent: TypeAlias = TurnWaiting | TurnStarted | TextDelta | ThinkingDelta | ToolStarted | ToolFinished | TurnEnded
+TurnEvent: TypeAlias = (
+    TurnWaiting | TurnStarted | TextDelta | ThinkingDelta | ToolStarted | ToolFinished | TurnEnded
+)

@@ -14,7 +14,9 @@ MAX_MESSAGE_ID = 191
 """Characters. 191 keeps a four-column key of 4-byte characters under MySQL's 3072 bytes."""
 
 _AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_PATH_WORDS = frozenset({"agents", "extendedAgentCard", "health", "ready", "metrics", "sessions", "tasks", "v1"})
+_PATH_WORDS = frozenset(
+    {"agents", "extendedAgentCard", "health", "ready", "metrics", "sessions", "tasks", "v1"}
+)
 _SESSION_NAMESPACE = uuid.UUID("0a1f6f0e-6f7b-5c0e-9d3e-3b8f3f1f7a51")
 
 
@@ -78,14 +80,15 @@ def new_turn_id() -> str:
 def session_id_for(agent_id: str, user_id: str, message_id: str) -> str:
     """The session that a message without one starts.
 
-    A message id that is a UUID always gives the same session, so that a repeat of a lost first request finds it.
+    A message id that is a UUID always gives the same session, so that a repeat of a lost first request
+    finds it.
     """
     try:
         uuid.UUID(message_id)
     except ValueError:
         return str(uuid.uuid4())
     # NUL cannot occur in an id, so no two triples give one name.
-    return str(uuid.uuid5(_SESSION_NAMESPACE, "\0".join((agent_id, user_id, message_id))))
+    return str(uuid.uuid5(_SESSION_NAMESPACE, f"{agent_id}\0{user_id}\0{message_id}"))
 
 
 def _check_filled(text: str, field: str, longest: int) -> str:

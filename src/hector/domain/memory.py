@@ -54,7 +54,7 @@ class WorkingMemory(Protocol):
     def select(self, tail: Tail, own: Sequence[Message]) -> Sequence[Message]:
         """The messages to send, oldest first, ending with the turn's `own`, which are always whole.
 
-        A tool call is never parted from its result. A turn that ended without an answer is its user's message and one
-        marker line; a superseded turn is nothing.
+        A tool call is never parted from its result. A turn that ended without an answer is its user's message
+        and one marker line; a superseded turn is nothing.
         """
         ...

@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 from hector.domain.errors import InvalidError
 from hector.domain.ids import check_storable
 
-JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 Metadata: TypeAlias = Mapping[str, JsonValue]
 
 
@@ -135,7 +135,7 @@ class StoredMessage:
     message_id: str | None = None
     """The client's; None on what the agent said."""
     unanswered: str | None = None
-    """Why the turn has no answer (`crashed`, `waiting for input`, `superseded`, ...); None if it has or may still get one."""
+    """Why the turn has no answer (`crashed`, `waiting for input`, ...); None if it has or may get one."""
     created_at: datetime | None = None
     """UTC, by the database's clock; None where it was not read."""
 
@@ -156,8 +156,8 @@ def check_message(message: UserMessage, field: str = "message") -> None:
             case Data(value):
                 _check_json(value, f"{place}.data")
             case File(media_type, name, _, url):
-                for text in (media_type, name, url):
-                    check_storable(text or "", f"{place}.file")
+                for described in (media_type, name, url):
+                    check_storable(described or "", f"{place}.file")
             case _:
                 assert_never(part)
         _check_json(dict(part.metadata or {}), f"{place}.metadata")

@@ -14,7 +14,7 @@ class ModelRequest:
     instructions: str
     """The system prompt; may be empty."""
     messages: Sequence[Message]
-    """Oldest first; the last is a `UserMessage` or a `ToolMessage`. Every tool call has its result right after it."""
+    """Oldest first; the last is of the user or of a tool. Every tool call has its result right after it."""
     tools: Sequence[ToolSpec] = ()
     stream: bool = True
     """False where nobody listens: the model may then answer in one piece, which is cheaper."""
@@ -47,7 +47,8 @@ class Model(Protocol):
     def respond(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Yield deltas as the model writes, if `stream`, and at the end one `ModelReply`.
 
-        Closing the generator, or cancelling its task, stops the provider's call. Raises `ModelError` and nothing else.
+        Closing the generator, or cancelling its task, stops the provider's call. Raises `ModelError` and
+        nothing else.
         """
         ...
 

@@ -51,7 +51,7 @@ class SessionDirectory(Protocol):
     async def messages(
         self, key: SessionKey, *, before: int | None = None, limit: int = 100
     ) -> Sequence[StoredMessage]:
-        """The newest `limit` messages with a seq below `before`, oldest first; empty if there is no such session."""
+        """The newest `limit` messages with a seq below `before`, oldest first; none of what is not there."""
         ...
 
     async def queue(self, key: SessionKey) -> QueueState: ...

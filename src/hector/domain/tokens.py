@@ -20,7 +20,7 @@ _WORD_END = re.compile(r"[A-Za-z](?= [A-Za-z])")
 
 
 async def count_message(counter: TokenCounter, message: Message) -> int:
-    """The message's tokens, exact for texts up to `PIECE`; above, a few too many for each piece at the worst.
+    """The message's tokens, exact for texts up to `PIECE`; above, off by a few for each piece at the worst.
 
     The event loop has its turn after each piece, so that a message of many megabytes holds up nobody else.
     """

@@ -35,7 +35,7 @@ class Tool(Protocol):
     async def run(self, arguments: Mapping[str, JsonValue]) -> str:
         """The result as text for the model.
 
-        Raises `ToolError` to tell the model what went wrong and `InputRequiredError` to ask the user. Anything else is
-        a defect of the tool: logged, and told to the model without its details.
+        Raises `ToolError` to tell the model what went wrong and `InputRequiredError` to ask the user.
+        Anything else is a defect of the tool: logged, and told to the model without its details.
         """
         ...

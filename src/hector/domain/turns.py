@@ -37,7 +37,7 @@ _PAUSED = frozenset({TurnState.INPUT_REQUIRED, TurnState.AUTH_REQUIRED})
 
 
 class Reason:
-    """Why a turn ended as it did, where its state alone does not say. Model errors add their own (errors.py)."""
+    """Why a turn ended as it did, where its state does not say it. Model errors add theirs (errors.py)."""
 
     CRASHED = "crashed"
     """Its replica died, and it was not resumed."""
@@ -92,7 +92,7 @@ class Turn:
 
     @property
     def reply(self) -> str:
-        """What the agent said to the user at the end: the text of the last model message since the user spoke."""
+        """What the agent said to the user at the end."""
         last = self.messages[-1].message if self.messages else None
         return join_text(last.parts) if isinstance(last, ModelMessage) and not last.calls else ""
 
@@ -180,21 +180,21 @@ class NewMessage:
 
 
 class TurnStore(Protocol):
-    """Where turns are made durable. Each method is one transaction (an acceptance may take two), all or nothing.
+    """Where turns are made durable. Each method is one transaction, all or nothing.
 
-    Every method may raise `StoreUnavailableError`, after which nothing was changed, or `OutcomeUnknownError`, after which
-    the same call is safe to repeat.
+    Every method may raise `StoreUnavailableError`, after which nothing was changed, or `OutcomeUnknownError`,
+    after which the same call is safe to repeat.
     """
 
     async def accept(self, arrival: Arrival, limit: TailLimit) -> Accepted:
         """Store the message and begin its turn, or queue it, or find what it repeats.
 
-        Raises `ConflictError`, `BusyError`, `QueueFullError`, `NotPausedError`, `NotFoundError` (a named turn).
+        Raises `ConflictError`, `BusyError`, `QueueFullError`, `NotPausedError`, `NotFoundError` (named turn).
         """
         ...
 
     async def take(self, key: SessionKey, replica_id: str, limit: TailLimit) -> Begun | None:
-        """Begin the waiting turn with the lowest ticket, if the session is free and it is this replica's, or nobody's.
+        """Begin the waiting turn with the lowest ticket, if the session is free and the turn ours or nobody's.
 
         A waiting message that named a turn which is no longer paused is refused on the way.
         """

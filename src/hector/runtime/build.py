@@ -54,11 +54,17 @@ def check(environ: Mapping[str, str] | None = None) -> Check:
 
 @contextlib.asynccontextmanager
 async def open_runtime(
-    config: Config, *, environ: Mapping[str, str] | None = None, only_agent: str | None = None
+    config: Config,
+    *,
+    environ: Mapping[str, str] | None = None,
+    only_agent: str | None = None,
+    adopts: bool = True,
 ) -> AsyncGenerator[Runtime, None]:
     """Open the stores and start the agents; on leaving, close them without waiting for running turns.
 
-    With `only_agent` just that agent and its store. Raises `ConfigError` and `StoreOpenError`.
+    With `only_agent` just that agent and its store. Whoever will be gone soon does not adopt:
+    what waits for dead replicas, in sessions that it has no business with, is left for others.
+    Raises `ConfigError` and `StoreOpenError`.
     """
     variables = os.environ if environ is None else environ
     if found := list(check(variables)(config)):
@@ -71,7 +77,7 @@ async def open_runtime(
         for name in dict.fromkeys(agent.session_store for agent in agents.values()):
             store = await _open_store(config, name)
             opened.push_async_callback(store.close)
-            stores[name] = await _join(config, name, store, agents)
+            stores[name] = await _join(config, name, store, agents, adopts=adopts)
         runtime = Runtime(agents, stores, message_limit=config.server.limits.message)
         # From here on the runtime closes the stores, after it has signed off from them.
         opened.pop_all()
@@ -93,7 +99,9 @@ async def _open_store(config: Config, name: str) -> SqlSessionStore:
             return await open_sqlite(name, settings)
 
 
-async def _join(config: Config, name: str, store: SqlSessionStore, agents: Mapping[str, Agent]) -> OpenStore:
+async def _join(
+    config: Config, name: str, store: SqlSessionStore, agents: Mapping[str, Agent], *, adopts: bool
+) -> OpenStore:
     def agent_of(agent_name: str) -> Agent | None:
         agent = agents.get(agent_name)
         return agent if agent and agent.session_store == name else None
@@ -101,7 +109,7 @@ async def _join(config: Config, name: str, store: SqlSessionStore, agents: Mappi
     contract: Store = store
     runner = TurnRunner(contract, agent_of)
     label = f"{socket.gethostname()}:{os.getpid()}"
-    replica = Replica(contract, runner, store.locks, label=label, ttl=config.turns.lease_ttl)
+    replica = Replica(contract, runner, store.locks, label=label, ttl=config.turns.lease_ttl, adopts=adopts)
     await replica.start()
     return OpenStore(name, contract, runner, replica)
 

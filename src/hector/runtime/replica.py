@@ -25,10 +25,18 @@ class Replica:
     """Beats for one store, judges the others, and ends or adopts what the dead left."""
 
     def __init__(
-        self, store: ReplicaStore, runner: TurnRunner, locks: ReplicaLocks | None, *, label: str, ttl: float
+        self,
+        store: ReplicaStore,
+        runner: TurnRunner,
+        locks: ReplicaLocks | None,
+        *,
+        label: str,
+        ttl: float,
+        adopts: bool = True,
     ) -> None:
         self._store, self._runner, self._locks = store, runner, locks
         self._label, self._ttl = label, ttl
+        self._adopts = adopts
         self._seen: dict[str, _Seen] = {}
         self._last_beat = time.monotonic()
         self._task: asyncio.Task[None] | None = None
@@ -94,7 +102,8 @@ class Replica:
         for orphan in await self._store.orphans():
             if orphan.working:
                 await self._store.end_orphan(orphan)
-            self._runner.adopt(orphan.key)
+            if self._adopts:
+                self._runner.adopt(orphan.key)
 
     async def _judge(self, rows: Sequence[ReplicaRow]) -> list[ReplicaRow]:
         """The dead: their lock is free, or their counter stood still for their ttl while we watched."""

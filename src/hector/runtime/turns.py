@@ -66,7 +66,7 @@ class _LocalTurn:
     task: asyncio.Task[None] | None = None
     """Set while it runs."""
     stop_reason: str | None = None
-    """Why the task is being cancelled."""
+    """Why the task is being cancelled, or needs no cancelling any more."""
     deadline: asyncio.TimerHandle | None = None
     """Of its wait."""
 
@@ -100,6 +100,8 @@ class TurnRunner:
         stream: bool,
     ) -> TurnHandle:
         """Store the message; its turn runs from then on, whether or not the caller stays."""
+        if self.closing:
+            raise StoreUnavailableError("this server stops and takes no further messages; try again")
         arrival = Arrival(
             key,
             message,
@@ -254,6 +256,8 @@ class TurnRunner:
                 raise  # the event loop itself ends
             await self._settle(local, run)
         except LeaseLostError:
+            # A beat that finds the same must not cancel the task once more: nobody would be told the end.
+            local.stop_reason = _LOST
             await self._after_loss(local)
         except HectorError as error:
             self._fail(local, error)
@@ -351,6 +355,8 @@ class TurnRunner:
         if local.deadline:
             local.deadline.cancel()
         self._run(local, begun)
+        if self.closing:  # it was asked for before
+            self._stop(local, Reason.SHUTDOWN)
         return local.task
 
     async def look(self, key: SessionKey) -> QueueState:
