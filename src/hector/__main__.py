@@ -1,0 +1,5 @@
+"""`python -m hector`."""
+
+from hector.cli.main import main
+
+main()

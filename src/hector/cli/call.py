@@ -1,0 +1,77 @@
+"""`hector call`: one message, and its answer."""
+
+import json
+import sys
+
+from hector.cli.config_file import keeps_sessions
+from hector.cli.exchange import ReplyWriter, Request, exchange, failure, session_line
+from hector.cli.output import Output, complain, note
+from hector.config.model import Config
+from hector.domain.errors import InvalidError
+from hector.domain.events import TurnEvent, TurnWaiting
+from hector.domain.messages import JsonValue
+from hector.domain.turns import Turn
+from hector.runtime.build import open_runtime
+from hector.runtime.handle import TurnHandle
+
+
+def message_of(argument: str) -> str:
+    """The message itself, or what standard input holds for `-`."""
+    if argument != "-":
+        return argument
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise InvalidError("MESSAGE", f"standard input is not UTF-8 at byte {error.start}") from None
+
+
+async def call(config: Config, request: Request, *, as_json: bool) -> int:
+    """The exit status."""
+    output = Output()
+    writer = ReplyWriter(output.write)
+    handles: list[TurnHandle] = []
+
+    def taken(handle: TurnHandle) -> None:
+        handles.append(handle)
+        new, messages = handle.new_session, handle.earlier_messages
+        note(session_line(handle.key.session_id, new=new, messages=messages))
+        if request.session_id is not None and not keeps_sessions(config, request.agent):
+            note(f"agent {request.agent} has no session_store: this session ends with this command")
+
+    async with open_runtime(config, only_agent=request.agent, adopts=False) as runtime:
+        turn = await exchange(runtime, request, _Silent(writer) if as_json else writer, taken)
+    if as_json:
+        await output.write(f"{json.dumps(_shown(handles[0], turn), ensure_ascii=False, indent=2)}\n")
+    elif turn.state.paused:
+        note(f"the agent waits for an answer: send it with --session={turn.key.session_id} --task={turn.id}")
+    if problem := failure(turn):
+        complain(problem)
+        return 1
+    return 0
+
+
+class _Silent:
+    """Shows nothing but that the session is busy."""
+
+    def __init__(self, writer: ReplyWriter) -> None:
+        self._writer = writer
+
+    async def show(self, event: TurnEvent) -> None:
+        if isinstance(event, TurnWaiting):
+            await self._writer.show(event)
+
+
+def _shown(handle: TurnHandle, turn: Turn) -> dict[str, JsonValue]:
+    return {
+        "session": turn.key.session_id,
+        "newSession": handle.new_session,
+        "earlierMessages": handle.earlier_messages,
+        "task": turn.id,
+        "messageId": handle.message_id,
+        "state": turn.state,
+        "reply": turn.reply,
+        "reason": turn.reason,
+        "error": turn.error,
+        "retryable": turn.retryable,
+        "usage": {"inputTokens": turn.usage.input_tokens, "outputTokens": turn.usage.output_tokens},
+    }

@@ -1,0 +1,350 @@
+"""`hector`: the arguments of every command, and what becomes of errors.
+
+Each command imports its module when it runs, so that nobody waits for what others need.
+"""
+
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+from hector.domain.errors import ConfigError, HectorError, InvalidError
+
+if TYPE_CHECKING:
+    import asyncio
+
+_HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(
+    help="Serve AI agents that are declared in YAML, and talk to them. No conversation is ever lost.",
+    epilog="Exit status: 0; 1 if something failed; 2 if the command or the configuration is wrong;"
+    " 130 after Ctrl-C.",
+    context_settings=_HELP_OPTIONS,
+    no_args_is_help=True,
+    # Plain help: rich would take half of the time that help takes.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _group(name: str, text: str) -> typer.Typer:
+    group = typer.Typer(
+        help=text, context_settings=_HELP_OPTIONS, no_args_is_help=True, rich_markup_mode=None
+    )
+    app.add_typer(group, name=name)
+    return group
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        envvar="HECTOR_CONFIG",
+        help="The configuration; without it HECTOR_CONFIG, then config.yaml or hector.yaml in this folder.",
+        show_envvar=False,
+    ),
+]
+Agent = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name in the configuration.")]
+AnyAgent = Annotated[
+    str | None, typer.Option("--agent", "-a", metavar="AGENT", help="Not needed where there is only one.")
+]
+User = Annotated[
+    str, typer.Option("--user", "-u", metavar="USER", help="Whose sessions; nobody's by default.")
+]
+Session = Annotated[
+    str | None, typer.Option("--session", "-s", metavar="ID", help="Go on with this session, or begin it.")
+]
+SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="HOST", help="Listen there; server.host by default.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            "-p",
+            metavar="P",
+            min=0,
+            max=65534,
+            help="HTTP listens on P+1, P is kept for gRPC; server.port by default. 0 takes any free ports.",
+        ),
+    ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option("--log-level", help="logging.level by default."),
+    ] = None,
+) -> None:
+    """Serve the agents over HTTP until SIGTERM or Ctrl-C.
+
+    Running turns may end first (server.drain_timeout); a second Ctrl-C ends at once. A line on standard
+    output that begins with "ready" says that requests are taken; logs go to standard error.
+    """
+    import uvloop  # noqa: PLC0415
+
+    from hector.cli.config_file import load_config  # noqa: PLC0415
+    from hector.cli.serve import serve_until_stopped, with_options  # noqa: PLC0415
+
+    settings = with_options(load_config(config), host=host, port=port, log_level=log_level)
+    _end(_run(serve_until_stopped(settings), uvloop.new_event_loop))
+
+
+@app.command()
+def call(
+    agent: Agent,
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="What to say; - reads standard input.")],
+    config: Config = None,
+    session: Session = None,
+    user: User = "",
+    task: Annotated[
+        str | None,
+        typer.Option("--task", metavar="ID", help="Answer the question that this task waits with."),
+    ] = None,
+    *,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream/--no-stream", help="Print the answer as it is written, or when it is whole."),
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Send one message to an agent and print its answer.
+
+    It needs no server, and may be used beside one: both keep sessions in the store that the configuration
+    names. Nothing but the answer goes to standard output. Ctrl-C stops the turn.
+    """
+    from hector.cli.call import call, message_of  # noqa: PLC0415
+    from hector.cli.config_file import choose_agent, load_config  # noqa: PLC0415
+    from hector.cli.exchange import Request  # noqa: PLC0415
+
+    settings = load_config(config)
+    request = Request(
+        choose_agent(settings, agent, "AGENT"),
+        _checked_user(user),
+        message_of(message),
+        _checked_session(session),
+        task,
+        stream=stream and not as_json,
+    )
+    _warn_only()
+    _end(_run(call(settings, request, as_json=as_json)))
+
+
+@app.command()
+def chat(agent: Agent, config: Config = None, session: Session = None, user: User = "") -> None:
+    """Talk to an agent, line by line.
+
+    Ctrl-C stops an answer, and at the prompt clears the line; `exit`, `quit`, Ctrl-D or Ctrl-C twice end
+    the chat. Lines may be piped in. Like `call`, it needs no server.
+    """
+    from hector.cli.chat import chat  # noqa: PLC0415
+    from hector.cli.config_file import choose_agent, load_config  # noqa: PLC0415
+
+    settings = load_config(config)
+    _warn_only()
+    agent = choose_agent(settings, agent, "AGENT")
+    _end(_run(chat(settings, agent, user=_checked_user(user), session_id=_checked_session(session))))
+
+
+sessions = _group("sessions", "Look at sessions, and delete them.")
+
+
+@sessions.command("list")
+def list_sessions(
+    config: Config = None,
+    agent: AnyAgent = None,
+    user: User = "",
+    *,
+    all_users: Annotated[bool, typer.Option("--all-users", help="Those of all users.")] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=1000, help="How many at most.")
+    ] = 20,
+    cursor: Annotated[
+        str | None, typer.Option("--cursor", metavar="CURSOR", help="Go on where an earlier list ended.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List an agent's sessions, the last used first."""
+    from hector.cli.config_file import choose_agent, load_config  # noqa: PLC0415
+    from hector.cli.sessions import list_sessions  # noqa: PLC0415
+
+    if all_users and user:
+        raise typer.BadParameter("say --user or --all-users, not both")
+    settings = load_config(config)
+    _warn_only()
+    work = list_sessions(
+        settings,
+        choose_agent(settings, agent),
+        user=None if all_users else _checked_user(user),
+        limit=limit,
+        cursor=cursor,
+        as_json=as_json,
+    )
+    _end(_run(work))
+
+
+@sessions.command("show")
+def show_session(
+    session: SessionId,
+    config: Config = None,
+    agent: AnyAgent = None,
+    user: User = "",
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=1000, help="How many messages.")
+    ] = 50,
+    before: Annotated[
+        int | None, typer.Option("--before", metavar="SEQ", min=1, help="Those before this one.")
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Print a session's newest messages, oldest first."""
+    from hector.cli.config_file import choose_agent, load_config  # noqa: PLC0415
+    from hector.cli.sessions import show_session  # noqa: PLC0415
+    from hector.domain.ids import SessionKey  # noqa: PLC0415
+
+    settings = load_config(config)
+    _warn_only()
+    key = SessionKey(choose_agent(settings, agent), _checked_user(user), session)
+    _end(_run(show_session(settings, key, limit=limit, before=before, as_json=as_json)))
+
+
+@sessions.command("delete")
+def delete_session(
+    session: SessionId,
+    config: Config = None,
+    agent: AnyAgent = None,
+    user: User = "",
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete a session and all that belongs to it. A turn that runs in it is stopped."""
+    from hector.cli.config_file import choose_agent, load_config  # noqa: PLC0415
+    from hector.cli.sessions import delete_session  # noqa: PLC0415
+    from hector.domain.ids import SessionKey  # noqa: PLC0415
+
+    settings = load_config(config)
+    _warn_only()
+    key = SessionKey(choose_agent(settings, agent), _checked_user(user), session)
+    _end(_run(delete_session(settings, key, confirm=not yes)))
+
+
+config_group = _group("config", "Work with configurations.")
+
+
+@config_group.command("check")
+def check_config(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Which one; without it, as for other commands.",
+            envvar="HECTOR_CONFIG",
+            show_envvar=False,
+        ),
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Tell all that is wrong with a configuration; start nothing."""
+    from hector.cli.check import check_config  # noqa: PLC0415
+
+    _end(check_config(file, as_json=as_json))
+
+
+models = _group("models", "The model that needs no key.")
+
+
+@models.command("pull")
+def pull_models(
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--source",
+            metavar="PATH|URL",
+            help="A file, a folder or a mirror that has it; HECTOR_MODEL_SOURCE by default.",
+        ),
+    ] = None,
+) -> None:
+    """Fetch the embedded model, about 500 MB, unless it is there."""
+    from hector.cli.models import pull_models  # noqa: PLC0415
+
+    _end(pull_models(source))
+
+
+@app.command()
+def version(*, as_json: Json = False) -> None:
+    """Print the version."""
+    from hector.cli.version import show_version  # noqa: PLC0415
+
+    _end(show_version(as_json=as_json))
+
+
+def main() -> NoReturn:
+    # Texts are in any script, and there are terminals that know one alone.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        try:
+            app(prog_name="hector")
+        finally:
+            sys.stdout.flush()
+    except HectorError as error:
+        sys.exit(_tell(error))
+    except BrokenPipeError:
+        from hector.cli.output import close_output  # noqa: PLC0415
+
+        close_output()
+        sys.exit(1)
+    raise AssertionError("typer ends by SystemExit")
+
+
+def _tell(error: HectorError) -> int:
+    """The exit status."""
+    from hector.cli.output import complain, note  # noqa: PLC0415
+
+    if isinstance(error, ConfigError):
+        for problem in error.problems:
+            note(str(problem))
+        return 2
+    complain(error)
+    return 2 if isinstance(error, InvalidError) else 1
+
+
+def _run(
+    work: Coroutine[Any, Any, int], loop: "Callable[[], asyncio.AbstractEventLoop] | None" = None
+) -> int:
+    import asyncio  # noqa: PLC0415
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        return runner.run(work)
+
+
+def _end(status: int) -> NoReturn:
+    raise typer.Exit(status)
+
+
+def _warn_only() -> None:
+    from hector.cli.logs import warn_only  # noqa: PLC0415
+
+    warn_only()
+
+
+def _checked_user(user: str) -> str:
+    from hector.domain.ids import check_user_id  # noqa: PLC0415
+
+    return check_user_id(user, "--user")
+
+
+def _checked_session(session: str | None) -> str | None:
+    from hector.domain.ids import check_session_id  # noqa: PLC0415
+
+    return None if session is None else check_session_id(session, "--session")
