@@ -12,7 +12,10 @@ _LETTERS = range(_TOKENS.index("<0x61>"), _TOKENS.index("<0x7A>") + 1)
 _UNKNOWN, _CONTROL, _BYTE = 2, 3, 6
 _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 _ALIGNMENT = 32
-_TEMPLATE = "{{ tools }}{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+_TEMPLATE = (
+    "{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}"
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+)
 
 
 def write_tiny_model(path: Path, *, context: int) -> Path:
