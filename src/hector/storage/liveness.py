@@ -1,0 +1,43 @@
+"""The operations by which replicas show that they live, and find out who does not."""
+
+from hector.domain.ids import SessionKey
+from hector.domain.replicas import Orphan, ReplicaRow
+from hector.storage import statements as sql
+from hector.storage.operations import Operation, execute, fetch
+
+
+def register(replica: ReplicaRow) -> Operation[None]:
+    row = {"replica": replica.id, "label": replica.label, "ttl_ms": round(replica.ttl * 1000)}
+    yield from execute(sql.INSERT_REPLICA, row)
+
+
+def beat(replica_id: str) -> Operation[bool]:
+    return (yield from execute(sql.BEAT, {"replica": replica_id})) == 1
+
+
+def list_replicas() -> Operation[list[ReplicaRow]]:
+    rows = yield from fetch(sql.LIST_REPLICAS, {})
+    return [ReplicaRow(replica, label, ttl_ms / 1000, counter) for replica, label, ttl_ms, counter in rows]
+
+
+def declare_dead(replica: ReplicaRow) -> Operation[bool]:
+    seen = {"replica": replica.id, "counter": replica.counter}
+    return (yield from execute(sql.DECLARE_DEAD, seen)) == 1
+
+
+def retire(replica_id: str) -> Operation[None]:
+    yield from execute(sql.RETIRE, {"replica": replica_id})
+
+
+def open_turns(replica_id: str) -> Operation[list[str]]:
+    return [turn for (turn,) in (yield from fetch(sql.OPEN_TURNS, {"replica": replica_id}))]
+
+
+def orphans() -> Operation[list[Orphan]]:
+    running = yield from fetch(sql.RUNNING_ORPHANS, {})
+    waiting = yield from fetch(sql.WAITING_ORPHANS, {})
+    return [
+        Orphan(SessionKey(agent, user, session), turn, working)
+        for rows, working in ((running, True), (waiting, False))
+        for agent, user, session, turn in rows
+    ]

@@ -1,0 +1,84 @@
+"""The frame of the store's operations: generators without I/O.
+
+An operation yields `Step`s, is sent a `Result` for each, and returns its own result. It runs inside one
+transaction that its driver begins and, when the operation returns, commits; an exception that leaves it rolls
+everything back.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from sqlalchemy import Dialect, Executable
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+Row: TypeAlias = tuple[Any, ...]
+T = TypeVar("T")
+_Arguments: TypeAlias = Callable[[Mapping[str, Any]], Sequence[Any]]
+
+
+class Result(NamedTuple):
+    rows: Sequence[Row]
+    changed: int
+    """How many rows a write changed."""
+
+
+class Statement:
+    """A Core statement, compiled once for each dialect to its text and the order of its parameters."""
+
+    def __init__(self, statement: Executable) -> None:
+        self._statement = statement
+        self._compiled: dict[str, tuple[str, _Arguments]] = {}
+
+    def bind(self, dialect: Dialect, parameters: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
+        """The SQL text and its positional arguments. `KeyError` if a parameter is missing."""
+        compiled = self._compiled.get(dialect.name)
+        if compiled is None:
+            compiled = self._compiled[dialect.name] = self._compile(dialect)
+        text, arguments = compiled
+        return text, arguments(parameters)
+
+    def _compile(self, dialect: Dialect) -> tuple[str, _Arguments]:
+        compiled = self._statement.compile(dialect=dialect)  # type: ignore[attr-defined]  # a ClauseElement
+        # No parameter that a caller happens to pass may stand in the place of a constant.
+        constants = {name: bound.value for name, bound in compiled.binds.items() if not bound.required}
+        return str(compiled), _getter(compiled.positiontup or (), constants)
+
+
+def _getter(names: Sequence[str], constants: Mapping[str, Any]) -> _Arguments:
+    if len(names) < 2:  # one name alone would be given as it is, not in a sequence
+        return lambda parameters: [{**parameters, **constants}[name] for name in names]
+    get = itemgetter(*names)
+    return (lambda parameters: get({**parameters, **constants})) if constants else get
+
+
+class Step(NamedTuple):
+    statement: Statement
+    parameters: Mapping[str, Any]
+
+
+Operation: TypeAlias = Generator[Step, Result, T]
+MakeOperation: TypeAlias = Callable[[], Operation[T]]
+"""Makes the operation anew, so that a driver can run it again."""
+
+
+def fetch(statement: Statement, parameters: Mapping[str, Any]) -> Operation[Sequence[Row]]:
+    return (yield Step(statement, parameters)).rows
+
+
+def execute(statement: Statement, parameters: Mapping[str, Any]) -> Operation[int]:
+    return (yield Step(statement, parameters)).changed
+
+
+class now(FunctionElement[Any]):  # noqa: N801  # reads like the other SQL functions
+    """The database's clock in UTC, without a time zone."""
+
+    inherit_cache: bool | None = True
+    name = "now"
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(element: now, compiler: SQLCompiler, **options: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:%f','now')"

@@ -1,0 +1,177 @@
+"""The operations of a turn that was accepted: append, end, and taking it back."""
+
+from collections.abc import Sequence
+
+from hector.domain.errors import LeaseLostError
+from hector.domain.ids import SessionKey
+from hector.domain.messages import ModelMessage, StoredMessage
+from hector.domain.turns import Lease, NewMessage, Outcome, Reason, Turn, TurnState
+from hector.storage import statements as sql
+from hector.storage.codec import storable
+from hector.storage.operations import Operation, execute, fetch
+from hector.storage.reading import Parameters, key_parameters, must_read_turn, read_runs, turn_row
+from hector.storage.rows import insert_agent_messages, is_alive, leave_queue, lock, mark
+
+
+def append(lease: Lease, new: Sequence[NewMessage]) -> Operation[int]:
+    """Add messages to the running turn; the seq of the last."""
+    last = lease.seq + len(new)
+    if (yield from execute(sql.GUARDED_ADVANCE, _guard(lease) | {"new_seq": last})) == 1:
+        yield from insert_agent_messages(lease, new)
+    elif not (yield from _appended_before(lease, new)):
+        raise LeaseLostError(lease.turn_id)
+    return last
+
+
+def end(lease: Lease, new: Sequence[NewMessage], outcome: Outcome) -> Operation[Turn]:
+    """Add the last messages, set the outcome and release the lease."""
+    last = lease.seq + len(new)
+    guard = _guard(lease)
+    if (yield from execute(sql.GUARDED_RELEASE, guard | {"new_seq": last})) != 1:
+        return (yield from _ended_before(lease))
+    yield from insert_agent_messages(lease, new)
+    yield from _close(guard, [(lease.run_seq, last)], outcome)
+    if lease.resumed:
+        yield from _mark_past_runs(lease, outcome)
+        return (yield from must_read_turn(lease.key, lease.turn_id))
+    stored = tuple(
+        StoredMessage(item.message, seq, lease.turn_id, item.tokens)
+        for seq, item in enumerate(new, lease.seq + 1)
+    )
+    return Turn(
+        lease.turn_id,
+        lease.key,
+        outcome.state,
+        outcome.reason,
+        outcome.error,
+        outcome.retryable,
+        lease.attempt,
+        usage=outcome.usage,
+        messages=stored,
+    )
+
+
+def withdraw(key: SessionKey, turn_id: str, message_id: str, reason: str) -> Operation[Turn | None]:
+    """Take a waiting message out of the queue; a turn that only waited is canceled with it."""
+    names = key_parameters(key) | {"turn": turn_id, "message_id": message_id}
+    row = yield from lock(names)
+    if row is None or not (yield from fetch(sql.IS_WAITING, names)):
+        return None
+    yield from leave_queue(names, turn_id, message_id, TurnState.CANCELED, left=row.waiting - 1)
+    turn = yield from must_read_turn(key, turn_id)
+    if turn.state is not TurnState.SUBMITTED:
+        return turn
+    canceled = Outcome(TurnState.CANCELED, reason, retryable=reason == Reason.MAX_WAIT)
+    yield from _close(names | {"epoch": None}, [], canceled)
+    return (yield from must_read_turn(key, turn_id))
+
+
+def cancel(key: SessionKey, turn_id: str) -> Operation[Turn | None]:
+    """End a paused or waiting turn as canceled by its user; None if it is neither."""
+    names = key_parameters(key) | {"turn": turn_id}
+    row = yield from lock(names)
+    turn = yield from turn_row(key.agent_id, key.user_id, turn_id)
+    if row is None or turn is None or turn.key != key:
+        return None
+    state = TurnState(turn.state)
+    if state is TurnState.SUBMITTED:
+        (waiting,) = yield from read_runs(turn, (), with_waiting=True, with_files=False)
+        return (yield from withdraw(key, turn_id, waiting.message_id or "", Reason.CANCELED))
+    if not state.paused:
+        return None
+    names["epoch"] = turn.epoch
+    yield from _close(names, turn.runs, Outcome(TurnState.CANCELED, Reason.CANCELED))
+    return (yield from must_read_turn(key, turn_id))
+
+
+def end_orphan(key: SessionKey, turn_id: str) -> Operation[bool]:
+    """End a running turn whose replica is gone; False if it is no orphan (any longer)."""
+    names = key_parameters(key) | {"turn": turn_id}
+    row = yield from lock(names)
+    if row is None or row.lease_turn_id != turn_id or (yield from is_alive(row.lease_owner)):
+        return False
+    turn = yield from turn_row(key.agent_id, key.user_id, turn_id)
+    assert turn, "a turn that holds a lease exists"
+    assert turn.first_seq is not None, "a turn that holds a lease has begun"
+    messages = yield from read_runs(turn, turn.runs, with_files=False)
+    yield from execute(sql.BREAK_LEASE, names)
+    # The turn's epoch goes up with the session's: should its replica live after all, this end is not its own.
+    names["epoch"] = row.lease_epoch + 1
+    yield from _close(names, [*turn.past_runs, (turn.first_seq, row.last_seq)], _crashed(messages))
+    return True
+
+
+def _appended_before(lease: Lease, new: Sequence[NewMessage]) -> Operation[bool]:
+    """Whether this very append was done: the commit of its first try got no answer."""
+    names = key_parameters(lease.key)
+    row = yield from lock(names)
+    if row is None or not new or row.last_seq != lease.seq + len(new):
+        return False
+    if (row.lease_owner, row.lease_turn_id, row.lease_epoch) != (lease.owner, lease.turn_id, lease.epoch):
+        return False
+    turn = yield from turn_row(lease.key.agent_id, lease.key.user_id, lease.turn_id)
+    assert turn, "it holds the lease"
+    stored = yield from read_runs(turn, [(lease.seq + 1, row.last_seq)])
+    return [each.message for each in stored] == [each.message for each in new]
+
+
+def _ended_before(lease: Lease) -> Operation[Turn]:
+    """The turn, if this very lease has ended it already: the commit of the first try got no answer."""
+    row = yield from turn_row(lease.key.agent_id, lease.key.user_id, lease.turn_id)
+    if row is None or row.epoch != lease.epoch or row.state == TurnState.WORKING:
+        raise LeaseLostError(lease.turn_id)
+    return (yield from must_read_turn(lease.key, lease.turn_id))
+
+
+def _crashed(messages: Sequence[StoredMessage]) -> Outcome:
+    """How an orphan ends: asking again must not run a tool twice that may have had its effect."""
+    asked = (stored.message for stored in messages if isinstance(stored.message, ModelMessage))
+    unsafe = sorted({call.name for message in asked for call in message.calls if not call.idempotent})
+    if unsafe:
+        error = (
+            f"the server stopped after it had called {', '.join(unsafe)}, which may have had its effect;"
+            " look before you ask again under a new message id"
+        )
+        return Outcome(TurnState.FAILED, Reason.TOOL_UNKNOWN, error)
+    error = "the server stopped before the answer was complete; send the message again"
+    return Outcome(TurnState.FAILED, Reason.CRASHED, error, retryable=True)
+
+
+def _close(names: Parameters, runs: Sequence[tuple[int, int]], outcome: Outcome) -> Operation[None]:
+    """Set the turn's outcome; mark the messages of these runs if it has no answer."""
+    ended: Parameters = {
+        "state": outcome.state.value,
+        "reason": outcome.reason,
+        "error": storable(outcome.error) if outcome.error else None,
+        "retryable": outcome.retryable,
+        "last_seq": runs[-1][1] if runs else None,
+        "input_tokens": outcome.usage.input_tokens,
+        "output_tokens": outcome.usage.output_tokens,
+    }
+    yield from execute(sql.END_TURN, names | ended)
+    if outcome.state is not TurnState.COMPLETED:
+        yield from mark(names, runs, _mark_of(outcome))
+
+
+def _mark_of(outcome: Outcome) -> str | None:
+    """Why the turn has no answer; None if it has one."""
+    if outcome.state is TurnState.COMPLETED:
+        return None
+    return Reason.WAITING_FOR_INPUT if outcome.state.paused else outcome.reason or outcome.state.value
+
+
+def _mark_past_runs(lease: Lease, outcome: Outcome) -> Operation[None]:
+    """What was said before a pause counts as the turn does."""
+    turn = yield from turn_row(lease.key.agent_id, lease.key.user_id, lease.turn_id)
+    assert turn, "it was just ended"
+    names = key_parameters(lease.key) | {"turn": lease.turn_id}
+    yield from mark(names, turn.past_runs, _mark_of(outcome))
+
+
+def _guard(lease: Lease) -> Parameters:
+    return key_parameters(lease.key) | {
+        "replica": lease.owner,
+        "turn": lease.turn_id,
+        "epoch": lease.epoch,
+        "seq": lease.seq,
+    }

@@ -1,0 +1,352 @@
+"""SQLite: one writer thread that commits in groups, readers beside it, and an OS lock for each replica."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy.dialects import sqlite as sqlalchemy_sqlite
+
+from hector.domain.errors import OutcomeUnknownError, StorageError, StoreUnavailableError
+from hector.storage.operations import MakeOperation, Operation, Result
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT = 20.0
+"""Seconds that a writer waits for another process's transaction."""
+_MAX_BATCH = 256
+_UNWRITABLE = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+DIALECT = sqlalchemy_sqlite.dialect(paramstyle="qmark")
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteSettings:
+    path: Path
+    synchronous: Literal["full", "normal"] = "full"
+    readers: int = 4
+    """Connections beside the writer's; at least one."""
+
+
+def connect(settings: SqliteSettings) -> sqlite3.Connection:
+    """A connection that leaves transactions to us."""
+    connection = sqlite3.connect(
+        settings.path,
+        timeout=BUSY_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+    )
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={settings.synchronous}")
+        # Where fsync does not reach the disk (macOS); elsewhere it changes nothing.
+        connection.execute(f"PRAGMA fullfsync={settings.synchronous == 'full'}")
+        connection.execute("PRAGMA foreign_keys=ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def run(connection: sqlite3.Connection, operation: Operation[T]) -> T:
+    """Drive an operation to its end, inside the transaction that the caller has begun."""
+    try:
+        step = next(operation)
+        while True:
+            text, arguments = step.statement.bind(DIALECT, step.parameters)
+            cursor = connection.execute(text, arguments)
+            step = operation.send(Result(cursor.fetchall(), cursor.rowcount))
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """sqlite3's errors as ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translate(error) from error
+
+
+def _translate(error: sqlite3.Error) -> StorageError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreUnavailableError(
+            f"the session store was locked by another process for {BUSY_TIMEOUT:.0f} s; try again"
+        )
+    if code in _UNWRITABLE:
+        return StoreUnavailableError(f"the session store cannot be used: {error}")
+    return StorageError(f"the session store failed: {error}")
+
+
+@dataclass(slots=True)
+class _Job:
+    """An operation that waits for the writer, and where its outcome goes."""
+
+    make: MakeOperation[Any]
+    future: asyncio.Future[Any]
+
+
+class SqliteDriver:
+    """Runs operations on a database file, for the event loop on which it was made."""
+
+    def __init__(self, settings: SqliteSettings, connection: sqlite3.Connection) -> None:
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._connection: sqlite3.Connection | None = connection
+        """The writer's; None after a failure that left it in doubt."""
+        self._writer = threading.Thread(target=self._write_all, name="hector-sqlite-writer", daemon=True)
+        self._readers = ThreadPoolExecutor(
+            max(1, settings.readers), thread_name_prefix="hector-sqlite-reader"
+        )
+        self._local = threading.local()
+        self._reading: list[sqlite3.Connection] = []
+
+    def start(self) -> None:
+        self._writer.start()
+
+    async def write(self, make: MakeOperation[T]) -> T:
+        """Run an operation in a transaction of its own; returns after the commit is on disk.
+
+        It runs also if its caller is cancelled meanwhile.
+        """
+        self._check_open()
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put(_Job(make, future))
+        return await future
+
+    async def read(self, make: MakeOperation[T]) -> T:
+        """Run a reading operation on one snapshot, which holds all that was committed before."""
+        self._check_open()
+        return await self._loop.run_in_executor(self._readers, self._read, make)
+
+    async def close(self) -> None:
+        """Ends when all that was asked for is done."""
+        self._closed = True
+        self._jobs.put(None)
+        await asyncio.to_thread(self._shut_down)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailableError("the session store is closed")
+
+    def _shut_down(self) -> None:
+        self._writer.join()
+        self._readers.shutdown()
+        for connection in (*self._reading, self._connection):
+            if connection:
+                connection.close()
+
+    def _read(self, make: MakeOperation[T]) -> T:
+        with translated():
+            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+            if connection is None:
+                connection = self._local.connection = connect(self._settings)
+                connection.execute("PRAGMA query_only=ON")
+                self._reading.append(connection)
+            connection.execute("BEGIN")
+            try:
+                return run(connection, make())
+            finally:
+                _roll_back(connection)
+
+    # --- in the writer's thread
+
+    def _write_all(self) -> None:
+        open_ = True
+        while open_:
+            batch, open_ = self._next_batch()
+            if batch:
+                outcomes = self._commit(batch)
+                with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to be told
+                    self._loop.call_soon_threadsafe(_resolve, batch, outcomes)
+
+    def _next_batch(self) -> tuple[list[_Job], bool]:
+        """What waits now, at least one job; and whether more may come."""
+        batch: list[_Job] = []
+        job = self._jobs.get()
+        with contextlib.suppress(queue.Empty):
+            while job is not None:
+                batch.append(job)
+                if len(batch) == _MAX_BATCH:
+                    return batch, True
+                job = self._jobs.get_nowait()
+            return batch, False
+        return batch, True
+
+    def _commit(self, batch: list[_Job]) -> list[Any]:
+        """Run a batch in one transaction, each operation under a savepoint: one fsync, an outcome each."""
+        try:
+            connection = self._begin()
+            if len(batch) == 1:
+                outcomes = [run(connection, batch[0].make())]
+            else:
+                outcomes = [_run_in_savepoint(connection, job.make) for job in batch]
+        except BaseException as error:  # noqa: BLE001  # the writer outlives any operation; the callers get it
+            self._give_up()
+            return [_ours(error)] * len(batch)
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._give_up()
+            unknown = OutcomeUnknownError(
+                "the session store did not confirm the commit; the message is safe to repeat under its id"
+            )
+            unknown.__cause__ = error
+            # The errors among the outcomes, too, may rest on what others in the batch had written.
+            return [unknown] * len(batch)
+        return outcomes
+
+    def _begin(self) -> sqlite3.Connection:
+        with translated():
+            if self._connection is None:
+                self._connection = connect(self._settings)
+            self._connection.execute("BEGIN IMMEDIATE")
+            return self._connection
+
+    def _give_up(self) -> None:
+        """Leave no transaction behind, or the next could not begin."""
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            _roll_back(connection)
+        except sqlite3.Error:
+            self._connection = None
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+
+class MemoryDriver:
+    """Runs the same operations on a private database in memory, at once, on the event loop.
+
+    Nothing is awaited between the first statement and the last, so no two operations meet.
+    """
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=256)
+        self.connection.execute("PRAGMA foreign_keys=ON")
+
+    async def write(self, make: MakeOperation[T]) -> T:
+        self.connection.execute("BEGIN")
+        try:
+            with translated():
+                outcome = run(self.connection, make())
+        except BaseException:
+            _roll_back(self.connection)
+            raise
+        self.connection.execute("COMMIT")
+        return outcome
+
+    async def read(self, make: MakeOperation[T]) -> T:
+        with translated():
+            return run(self.connection, make())
+
+    async def close(self) -> None:
+        self.connection.close()
+
+
+class ReplicaLocks:
+    """A lock file beside the database for each replica; the OS frees it however the process ends."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._held: dict[str, int] = {}
+
+    def hold(self, replica_id: str) -> None:
+        descriptor = os.open(self._path(replica_id), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._held[replica_id] = descriptor
+
+    def release(self, replica_id: str) -> None:
+        descriptor = self._held.pop(replica_id, None)
+        if descriptor is not None:
+            self._path(replica_id).unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def is_free(self, replica_id: str) -> bool:
+        """Nobody holds it: that replica's process is gone."""
+        try:
+            descriptor = os.open(self._path(replica_id), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # It is made before the replica's row, and removed after it, or by whoever declared it dead.
+            return True
+        except PermissionError:
+            return False  # another user's: only its counter can tell
+        try:
+            # Shared, so that two who look at once do not take one another for its holder.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    def forget(self, replica_id: str) -> None:
+        """Remove what a dead replica left."""
+        self._path(replica_id).unlink(missing_ok=True)
+
+    def _path(self, replica_id: str) -> Path:
+        return self._database.with_name(f"{self._database.name}-replica-{replica_id}")
+
+
+def time_argument(moment: datetime) -> str:
+    """As `now()` writes it, so that texts compare as times do."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
+def _run_in_savepoint(connection: sqlite3.Connection, make: Callable[[], Operation[T]]) -> T | BaseException:
+    connection.execute("SAVEPOINT job")
+    try:
+        outcome: T | BaseException = run(connection, make())
+    except BaseException as error:  # one job's failure is not the batch's
+        if not connection.in_transaction:
+            raise  # SQLite itself gave up the whole transaction: disk full, I/O error
+        connection.execute("ROLLBACK TO job")
+        outcome = _ours(error)
+    connection.execute("RELEASE job")
+    return outcome
+
+
+def _ours(error: BaseException) -> BaseException:
+    if not isinstance(error, sqlite3.Error):
+        return error
+    ours = _translate(error)
+    ours.__cause__ = error
+    return ours
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def _resolve(batch: list[_Job], outcomes: list[Any]) -> None:
+    for job, outcome in zip(batch, outcomes, strict=True):
+        if job.future.done():  # its caller was cancelled
+            continue
+        if isinstance(outcome, BaseException):
+            job.future.set_exception(outcome)
+        else:
+            job.future.set_result(outcome)

@@ -1,0 +1,240 @@
+"""The schema, as docs/architecture.md explains it. Migrations must lead to the same (tests/migrations)."""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import mysql
+
+from hector.domain.ids import MAX_MESSAGE_ID, MAX_SESSION_ID, MAX_USER_ID
+
+metadata = MetaData()
+
+
+def _id(length: int) -> Any:
+    """Text that is compared as bytes, trailing spaces included, on every database."""
+    return (
+        String(length)
+        .with_variant(String(length, collation="C"), "postgresql")
+        .with_variant(
+            mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_nopad_bin"), "mysql", "mariadb"
+        )
+    )
+
+
+def _ascii(length: int) -> Any:
+    """As `_id`, for what is ASCII by its rule; a quarter of the room in a key on MySQL."""
+    return (
+        String(length)
+        .with_variant(String(length, collation="C"), "postgresql")
+        .with_variant(mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
+    )
+
+
+_agent = _ascii(64)
+_user = _id(MAX_USER_ID)
+_session = _id(MAX_SESSION_ID)
+_message = _id(MAX_MESSAGE_ID)
+_uuid = _ascii(36)
+_word = _ascii(32)
+_time = DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+_text = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+_blob = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+# SQLite makes an identity only of a column that is declared INTEGER.
+_identity = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _key() -> tuple[Column[Any], ...]:
+    return (
+        Column("agent_id", _agent, nullable=False),
+        Column("user_id", _user, nullable=False),
+        Column("session_id", _session, nullable=False),
+    )
+
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", _session, nullable=False),
+    Column("agent_id", _agent, nullable=False),
+    Column("user_id", _user, nullable=False),
+    Column("metadata", _text, nullable=False),
+    Column("created_at", _time, nullable=False),
+    Column("updated_at", _time, nullable=False),
+    Column("incarnation", _ascii(32), nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("next_ticket", BigInteger, nullable=False),
+    Column("waiting", Integer, nullable=False),
+    Column("lease_owner", _uuid),
+    Column("lease_turn_id", _uuid),
+    Column("lease_epoch", BigInteger, nullable=False),
+    # The latest summary's, so that a session without one is read without looking for it.
+    Column("summarized_through_seq", BigInteger, nullable=False),
+    Column("indexed_through_seq", BigInteger, nullable=False),
+    PrimaryKeyConstraint("agent_id", "user_id", "id"),
+    Index("idx_sessions_agent_id", "agent_id"),
+    Index("idx_sessions_updated_at", "updated_at"),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", _identity, primary_key=True, autoincrement=True),
+    *_key(),
+    Column("seq", BigInteger),
+    Column("turn_id", _uuid, nullable=False),
+    Column("message_id", _message),
+    Column("retry", Integer, nullable=False),
+    Column("role", SmallInteger, nullable=False),
+    Column("content", _text, nullable=False),
+    Column("metadata", _text),
+    Column("tokens", Integer, nullable=False),
+    Column("ticket", BigInteger),
+    # Whose work the message is while it waits.
+    Column("replica_id", _uuid),
+    # The turn id that the message's arrival brought, where it went to a paused turn and made none.
+    Column("arrival_id", _uuid),
+    # How the run that it began ended, where its turn went on after that or never took it.
+    Column("run_state", _word),
+    # Why its turn has no answer: a mark for the context, so that reading the tail needs no other table.
+    Column("unanswered", _ascii(64)),
+    Column("created_at", _time, nullable=False),
+    ForeignKeyConstraint(
+        ["agent_id", "user_id", "session_id"], ["sessions.agent_id", "sessions.user_id", "sessions.id"]
+    ),
+    UniqueConstraint("agent_id", "user_id", "session_id", "seq", name="uq_messages_seq"),
+    UniqueConstraint(
+        "agent_id", "user_id", "session_id", "message_id", "retry", name="uq_messages_message_id"
+    ),
+    Index("idx_messages_session_id", "session_id"),
+    sqlite_autoincrement=True,
+)
+Index(
+    "idx_messages_waiting",
+    messages.c.replica_id,
+    sqlite_where=messages.c.replica_id.is_not(None),
+    postgresql_where=messages.c.replica_id.is_not(None),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("agent_id", _agent, nullable=False),
+    Column("user_id", _user, nullable=False),
+    Column("id", _uuid, nullable=False),
+    Column("session_id", _session, nullable=False),
+    Column("state", _word, nullable=False),
+    Column("reason", _ascii(64)),
+    Column("error", _text),
+    Column("retryable", Boolean, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    # Of the lease of its last run: tells one's own success from another's.
+    Column("epoch", BigInteger),
+    Column("superseded", Boolean, nullable=False),
+    # Of its last run; those before a pause are in earlier_runs, as JSON [[first, last], ...].
+    Column("first_seq", BigInteger),
+    Column("last_seq", BigInteger),
+    Column("earlier_runs", _text),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    # Whose work it is while it runs.
+    Column("replica_id", _uuid),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("created_at", _time, nullable=False),
+    Column("started_at", _time),
+    Column("ended_at", _time),
+    PrimaryKeyConstraint("agent_id", "user_id", "id"),
+    Index("idx_turns_session", "agent_id", "user_id", "session_id", "id"),
+)
+Index(
+    "idx_turns_running",
+    turns.c.replica_id,
+    sqlite_where=turns.c.replica_id.is_not(None),
+    postgresql_where=turns.c.replica_id.is_not(None),
+)
+
+summaries = Table(
+    "summaries",
+    metadata,
+    Column("id", _identity, primary_key=True, autoincrement=True),
+    *_key(),
+    Column("through_seq", BigInteger, nullable=False),
+    Column("content", _text, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("created_at", _time, nullable=False),
+    UniqueConstraint("agent_id", "user_id", "session_id", "through_seq", name="uq_summaries_through_seq"),
+)
+
+turn_events = Table(
+    "turn_events",
+    metadata,
+    *_key(),
+    Column("turn_id", _uuid, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("first_number", BigInteger, nullable=False),
+    Column("last_number", BigInteger, nullable=False),
+    Column("content", _text, nullable=False),
+    Column("created_at", _time, nullable=False),
+    PrimaryKeyConstraint("agent_id", "user_id", "turn_id", "attempt", "first_number"),
+    Index("idx_turn_events_session", "agent_id", "user_id", "session_id"),
+    Index("idx_turn_events_created_at", "created_at"),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("id", _uuid, primary_key=True),
+    Column("label", _id(255), nullable=False),
+    Column("ttl_ms", BigInteger, nullable=False),
+    Column("counter", BigInteger, nullable=False),
+    Column("started_at", _time, nullable=False),
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("id", _identity, primary_key=True, autoincrement=True),
+    *_key(),
+    Column("incarnation", _ascii(32), nullable=False),
+    # NULL: the whole session; else a range of its messages.
+    Column("from_seq", BigInteger),
+    Column("through_seq", BigInteger),
+    Column("created_at", _time, nullable=False),
+    Index("idx_tombstones_session", "agent_id", "user_id", "session_id"),
+)
+
+push_configs = Table(
+    "push_configs",
+    metadata,
+    *_key(),
+    Column("turn_id", _uuid, nullable=False),
+    Column("id", _message, nullable=False),
+    Column("content", _text, nullable=False),
+    Column("created_at", _time, nullable=False),
+    PrimaryKeyConstraint("agent_id", "user_id", "turn_id", "id"),
+    Index("idx_push_configs_session", "agent_id", "user_id", "session_id"),
+)
+
+files = Table(
+    "files",
+    metadata,
+    *_key(),
+    Column("sha256", _ascii(64), nullable=False),
+    Column("data", _blob, nullable=False),
+    PrimaryKeyConstraint("agent_id", "user_id", "session_id", "sha256"),
+)

@@ -1,0 +1,327 @@
+"""The operations that begin a turn: accept and take."""
+
+import json
+from typing import NamedTuple, assert_never
+
+from hector.domain.admission import (
+    Claim,
+    Continue,
+    EarlierFacts,
+    Join,
+    Resume,
+    Return,
+    SessionFacts,
+    Start,
+    admit,
+)
+from hector.domain.errors import NotPausedError
+from hector.domain.ids import SessionKey
+from hector.domain.memory import TailLimit
+from hector.domain.messages import UserMessage
+from hector.domain.turns import (
+    Accepted,
+    Arrival,
+    Begun,
+    Joined,
+    Lease,
+    Queued,
+    Reason,
+    Repeated,
+    Turn,
+    TurnState,
+)
+from hector.storage import statements as sql
+from hector.storage.codec import decode, encode, role_of
+from hector.storage.operations import Operation, execute, fetch
+from hector.storage.reading import (
+    Parameters,
+    TurnRow,
+    key_parameters,
+    must_read_turn,
+    read_runs,
+    read_tail,
+    turn_of,
+    turn_row,
+)
+from hector.storage.rows import (
+    SessionRow,
+    insert_session,
+    insert_user_message,
+    is_alive,
+    leave_queue,
+    lock,
+    mark,
+)
+
+
+class _Waiting(NamedTuple):
+    """What `sql.FIRST_WAITING` reads."""
+
+    turn_id: str
+    message_id: str
+    replica_id: str | None
+    state: str
+
+
+class _Earlier(NamedTuple):
+    """What `sql.FIND_MESSAGE` reads."""
+
+    turn_id: str
+    arrival_id: str | None
+    retry: int
+    role: int
+    content: str
+    seq: int | None
+    ticket: int | None
+    run_state: str | None
+    state: str
+    reason: str | None
+    first_seq: int | None
+
+    @property
+    def waits(self) -> bool:
+        return self.seq is None and self.run_state is None
+
+
+def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
+    """Store a message and begin its turn, or queue it, or find what it repeats.
+
+    The lock of the session's row comes first, so what follows is read and decided in the order of the locks.
+    """
+    key = arrival.key
+    names = key_parameters(key)
+    row = yield from lock(names)
+    earlier = (yield from _find_earlier(names, arrival.message_id)) if row else None
+    named = (yield from _named(arrival)) if arrival.resumes else None
+    decision = admit(
+        SessionFacts(row.lease_turn_id, row.waiting) if row else SessionFacts(None, 0),
+        _facts(earlier, arrival.message) if earlier else None,
+        TurnState(named.state) if named else None,
+        Claim(arrival.message_id, arrival.turn_id, arrival.resumes, arrival.on_busy, arrival.max_waiting),
+    )
+    match decision:
+        case Start(retry, supersedes, waits):
+            if supersedes:
+                yield from _supersede(key, supersedes)
+            if row and waits:
+                return (yield from _enqueue(arrival, row, retry))
+            return (yield from _begin(arrival, row, retry, limit))
+        case Resume(_, retry, waits):
+            assert row, "a paused turn has a session"
+            assert named, "only a named turn is resumed"
+            if waits:
+                return (yield from _enqueue(arrival, row, retry, resumes=named.id))
+            return (yield from _resume(arrival, row, named, retry, limit))
+        case Continue():
+            assert row, "a stored message has a session"
+            assert earlier, "this arrival was stored"
+            return (yield from _continue(arrival, row, earlier, limit))
+        case Join(turn_id):
+            return Joined((yield from must_read_turn(key, turn_id)))
+        case Return():
+            assert earlier, "only what came earlier is returned"
+            return Repeated((yield from _as_it_stood(key, earlier)))
+        case _:
+            assert_never(decision)
+
+
+def take(key: SessionKey, replica_id: str, limit: TailLimit) -> Operation[Begun | None]:
+    """Begin the waiting turn with the lowest ticket, if it is this replica's, or nobody's."""
+    names = key_parameters(key)
+    row = yield from lock(names)
+    if row is None or row.lease_turn_id is not None:
+        return None
+    waiting = row.waiting
+    while waiting > 0:
+        found = yield from fetch(sql.FIRST_WAITING, names)
+        if not found:  # an operator deleted messages by hand
+            yield from execute(sql.SET_WAITING, names | {"waiting": 0})
+            return None
+        first = _Waiting(*found[0])
+        if first.replica_id != replica_id and (yield from is_alive(first.replica_id)):
+            return None
+        waiting -= 1
+        state = TurnState(first.state)
+        if state is TurnState.SUBMITTED or state.paused:
+            return (yield from _start_waiting(key, row, first, waiting, replica_id, limit))
+        # The turn that this message would have resumed was canceled, or resumed by another, while it waited.
+        yield from leave_queue(names, first.turn_id, first.message_id, TurnState.REJECTED, left=waiting)
+    return None
+
+
+# --- what came earlier
+
+
+def _find_earlier(names: Parameters, message_id: str) -> Operation[_Earlier | None]:
+    rows = yield from fetch(sql.FIND_MESSAGE, names | {"message_id": message_id})
+    return _Earlier(*rows[0]) if rows else None
+
+
+def _named(arrival: Arrival) -> Operation[TurnRow | None]:
+    """The turn that the client named, if it is one of this session."""
+    key = arrival.key
+    turn = yield from turn_row(key.agent_id, key.user_id, arrival.resumes or "")
+    return turn if turn and turn.key == key else None
+
+
+def _facts(earlier: _Earlier, message: UserMessage) -> EarlierFacts:
+    # Encoded and decoded, so that large files compare by their hash.
+    ours = decode(role_of(message), encode(message)[0])
+    # Of a turn that never began, its own state says all.
+    run_state = earlier.run_state if earlier.first_seq is not None else None
+    return EarlierFacts(
+        earlier.turn_id,
+        earlier.arrival_id or earlier.turn_id,
+        earlier.retry,
+        decode(earlier.role, earlier.content) == ours,
+        earlier.waits,
+        TurnState(run_state) if run_state else None,
+        TurnState(earlier.state),
+        earlier.reason,
+    )
+
+
+def _continue(arrival: Arrival, row: SessionRow, earlier: _Earlier, limit: TailLimit) -> Operation[Accepted]:
+    """What became of an arrival that is stored: its commit got no answer, or it was put into the queue."""
+    if earlier.waits:
+        assert earlier.ticket is not None, "what waits has a ticket"
+        names = key_parameters(arrival.key) | {"ticket": earlier.ticket}
+        ((before,),) = yield from fetch(sql.COUNT_AHEAD, names)
+        ahead = before + (row.lease_turn_id is not None)
+        return Queued(earlier.turn_id, earlier.ticket, ahead, row.last_seq)
+    if earlier.run_state == TurnState.REJECTED:
+        raise NotPausedError(earlier.turn_id, earlier.state)
+    # It begins again only where nothing came after it; what had a ticket was begun by `take`, for its caller.
+    if (
+        (row.lease_owner, row.lease_turn_id) == (arrival.replica_id, earlier.turn_id)
+        and earlier.seq == row.last_seq
+        and earlier.ticket is None
+    ):
+        return (yield from _begun(arrival.key, earlier.turn_id, row, limit))
+    if earlier.state == TurnState.WORKING and earlier.run_state is None:
+        return Joined((yield from must_read_turn(arrival.key, earlier.turn_id)))
+    return Repeated((yield from _as_it_stood(arrival.key, earlier)))
+
+
+def _as_it_stood(key: SessionKey, earlier: _Earlier) -> Operation[Turn]:
+    """The turn when the run of that message ended."""
+    row = yield from turn_row(key.agent_id, key.user_id, earlier.turn_id)
+    assert row, "a stored message has its turn"
+    if earlier.seq is None:
+        return (yield from must_read_turn(key, earlier.turn_id))
+    runs = [run for run in row.runs if run[0] <= earlier.seq]
+    if earlier.run_state is not None:
+        row = row._replace(
+            state=earlier.run_state, reason=Reason.WAITING_FOR_INPUT, error=None, retryable=False
+        )
+    return turn_of(row, (yield from read_runs(row, runs)))
+
+
+def _supersede(key: SessionKey, turn_id: str) -> Operation[None]:
+    names = key_parameters(key) | {"turn": turn_id}
+    turn = yield from turn_row(key.agent_id, key.user_id, turn_id)
+    assert turn, "a stored message has its turn"
+    yield from execute(sql.SUPERSEDE_TURN, names)
+    yield from mark(names, turn.runs, Reason.SUPERSEDED)
+
+
+# --- beginning
+
+
+def _begin(arrival: Arrival, row: SessionRow | None, retry: int, limit: TailLimit) -> Operation[Begun]:
+    """A new turn, at once."""
+    names = _leased(arrival.key, arrival.turn_id, arrival.replica_id, row)
+    if row:
+        yield from execute(sql.TAKE_LEASE, names | {"waiting": row.waiting})
+    else:
+        yield from insert_session(names)
+    yield from execute(sql.INSERT_TURN, names | {"state": TurnState.WORKING.value})
+    seq = names["seq"]
+    stored = yield from insert_user_message(names, arrival, retry, seq=seq)
+    lease = Lease(arrival.key, arrival.turn_id, arrival.replica_id, names["epoch"], 1, seq, seq)
+    summarized = row.summarized if row else 0
+    tail = yield from read_tail(names, before=seq, summarized=summarized, limit=limit)
+    return Begun(lease, tail, (stored,), row is None, seq - 1)
+
+
+def _resume(
+    arrival: Arrival, row: SessionRow, turn: TurnRow, retry: int, limit: TailLimit
+) -> Operation[Begun]:
+    """A paused turn, at once."""
+    names = _leased(arrival.key, turn.id, arrival.replica_id, row)
+    yield from execute(sql.TAKE_LEASE, names | {"waiting": row.waiting})
+    yield from insert_user_message(names, arrival, retry, seq=names["seq"])
+    yield from _start_turn(names, turn)
+    return (yield from _begun(arrival.key, turn.id, (yield from _locked(names)), limit))
+
+
+def _enqueue(
+    arrival: Arrival, row: SessionRow, retry: int, *, resumes: str | None = None
+) -> Operation[Queued]:
+    turn_id = resumes or arrival.turn_id
+    names = key_parameters(arrival.key) | {"turn": turn_id}
+    ticket = row.next_ticket + 1
+    yield from execute(sql.ENQUEUE, names)
+    if resumes is None:
+        yield from execute(sql.INSERT_WAITING_TURN, names | {"state": TurnState.SUBMITTED.value})
+    yield from insert_user_message(names, arrival, retry, ticket=ticket)
+    return Queued(turn_id, ticket, row.waiting + (row.lease_turn_id is not None), row.last_seq)
+
+
+def _start_waiting(
+    key: SessionKey, row: SessionRow, first: _Waiting, waiting: int, replica_id: str, limit: TailLimit
+) -> Operation[Begun]:
+    turn = yield from turn_row(key.agent_id, key.user_id, first.turn_id)
+    assert turn, "a waiting message has its turn"
+    names = _leased(key, turn.id, replica_id, row)
+    yield from execute(sql.TAKE_LEASE, names | {"waiting": waiting})
+    yield from execute(sql.START_MESSAGE, names | {"message_id": first.message_id})
+    yield from _start_turn(names, turn)
+    return (yield from _begun(key, turn.id, (yield from _locked(names)), limit))
+
+
+def _start_turn(names: Parameters, turn: TurnRow) -> Operation[None]:
+    """Begin a run of a turn that waited or was paused."""
+    past = turn.runs
+    if past:
+        paused = {"run_state": turn.state, "seq": past[-1][0]}
+        yield from execute(sql.SET_RUN_STATE, names | paused)
+    working = {"state": TurnState.WORKING.value, "earlier_runs": json.dumps(past) if past else None}
+    yield from execute(sql.START_TURN, names | working)
+
+
+def _begun(key: SessionKey, turn_id: str, row: SessionRow, limit: TailLimit) -> Operation[Begun]:
+    """The run that has just begun, as it is read from the store."""
+    turn = yield from turn_row(key.agent_id, key.user_id, turn_id)
+    assert turn, "it has just begun"
+    assert turn.first_seq is not None, "it has just begun"
+    assert row.lease_owner, "it has just begun"
+    resumed = bool(turn.past_runs)
+    own = yield from read_runs(turn, turn.runs)
+    tail = yield from read_tail(
+        key_parameters(key),
+        before=turn.first_seq,
+        summarized=row.summarized,
+        limit=limit,
+        without_turn=turn_id if resumed else None,
+    )
+    lease = Lease(
+        key, turn_id, row.lease_owner, row.lease_epoch, turn.attempt, row.last_seq, turn.first_seq, resumed
+    )
+    return Begun(lease, tail, tuple(own), turn.first_seq == 1, turn.first_seq - 1)
+
+
+def _leased(key: SessionKey, turn_id: str, replica_id: str, row: SessionRow | None) -> Parameters:
+    """The parameters of a run that begins: with the next epoch and the next seq of the session."""
+    return key_parameters(key) | {
+        "turn": turn_id,
+        "replica": replica_id,
+        "epoch": row.lease_epoch + 1 if row else 1,
+        "seq": row.last_seq + 1 if row else 1,
+    }
+
+
+def _locked(names: Parameters) -> Operation[SessionRow]:
+    row = yield from lock(names)
+    assert row, "its row was written in this transaction"
+    return row

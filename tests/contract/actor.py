@@ -1,0 +1,173 @@
+"""Replicas as the contract suites play them, and a look at every row of a store."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy import select
+
+from hector.domain.ids import SessionKey, new_turn_id
+from hector.domain.memory import TailLimit
+from hector.domain.messages import (
+    Message,
+    ModelMessage,
+    StoredMessage,
+    Text,
+    ToolCall,
+    UserMessage,
+    UserPart,
+    join_text,
+)
+from hector.domain.replicas import ReplicaRow
+from hector.domain.turns import (
+    Accepted,
+    Arrival,
+    Begun,
+    Lease,
+    NewMessage,
+    Outcome,
+    Queued,
+    Reason,
+    Turn,
+    TurnState,
+)
+from hector.storage.operations import MakeOperation, Operation, Result, Row, Statement, fetch
+from hector.storage.store import Driver, SqlSessionStore
+from hector.storage.tables import metadata
+
+T = TypeVar("T")
+
+KEY = SessionKey("a", "u", "s")
+WINDOW = TailLimit(20)
+
+COMPLETED = Outcome(TurnState.COMPLETED)
+FAILED = Outcome(TurnState.FAILED, Reason.INTERNAL, "it broke")
+PAUSED = Outcome(TurnState.INPUT_REQUIRED)
+
+
+@dataclass
+class Actor:
+    """One replica and the clients that talk to it."""
+
+    store: SqlSessionStore
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    async def join(self, ttl: float = 15) -> "Actor":
+        await self.store.register(ReplicaRow(self.id, "test", ttl, 0))
+        return self
+
+    async def die(self) -> None:
+        """Others have noticed that this replica is gone."""
+        (row,) = [row for row in await self.store.replicas() if row.id == self.id]
+        assert await self.store.declare_dead(row)
+
+    def arrival(
+        self,
+        text: str = "hi",
+        message_id: str | None = None,
+        *,
+        key: SessionKey = KEY,
+        parts: tuple[UserPart, ...] | None = None,
+        **rest: Any,
+    ) -> Arrival:
+        message = UserMessage(parts or (Text(text),))
+        return Arrival(key, message, message_id or uuid.uuid4().hex, new_turn_id(), self.id, 1, **rest)
+
+    async def send(self, text: str = "hi", message_id: str | None = None, **rest: Any) -> Accepted:
+        return await self.store.accept(self.arrival(text, message_id, **rest), WINDOW)
+
+    async def begin(self, text: str = "hi", message_id: str | None = None, **rest: Any) -> Begun:
+        begun = await self.send(text, message_id, **rest)
+        assert isinstance(begun, Begun)
+        return begun
+
+    async def wait(self, text: str = "hi", message_id: str | None = None, **rest: Any) -> Queued:
+        queued = await self.send(text, message_id, **rest)
+        assert isinstance(queued, Queued)
+        return queued
+
+    async def answer(self, begun: Begun, text: str = "ok") -> Turn:
+        return await self.store.end(begun.lease, [said(text)], COMPLETED)
+
+    async def turn(self, text: str = "hi", message_id: str | None = None, **rest: Any) -> Turn:
+        return await self.answer(await self.begin(text, message_id, **rest), f"re: {text}")
+
+    async def pause(self, begun: Begun, question: str = "which?") -> Turn:
+        return await self.store.end(begun.lease, [said(question)], PAUSED)
+
+    async def fail(self, begun: Begun, reason: str = Reason.INTERNAL) -> Turn:
+        return await self.store.end(begun.lease, [], replace(FAILED, reason=reason))
+
+    async def take(self, key: SessionKey = KEY, limit: TailLimit = WINDOW) -> Begun | None:
+        return await self.store.take(key, self.id, limit)
+
+    async def must_take(self, key: SessionKey = KEY) -> Begun:
+        begun = await self.take(key)
+        assert begun
+        return begun
+
+
+def said(text: str, tokens: int = 1) -> NewMessage:
+    return NewMessage(ModelMessage((Text(text),)), tokens)
+
+
+def call(name: str, *, idempotent: bool = False) -> NewMessage:
+    return NewMessage(ModelMessage((ToolCall(uuid.uuid4().hex, name, "{}", idempotent),)))
+
+
+def texts(messages: Sequence[StoredMessage]) -> list[str]:
+    return [text_of(stored.message) for stored in messages]
+
+
+def text_of(message: Message) -> str:
+    return join_text(message.parts)
+
+
+async def history(store: SqlSessionStore, key: SessionKey = KEY) -> list[tuple[int | None, str, str | None]]:
+    """Seq, text and mark of all that a session holds."""
+    stored = await store.messages(key, limit=10_000)
+    return [(each.seq, text_of(each.message), each.unanswered) for each in stored]
+
+
+async def dump(store: SqlSessionStore) -> Mapping[str, list[Row]]:
+    """Every row of every table."""
+    rows = {}
+    for name, table in metadata.tables.items():
+        found = await store._driver.read(partial(fetch, Statement(select(table)), {}))
+        rows[name] = sorted(found, key=repr)
+    return rows
+
+
+class CountingDriver:
+    """Counts what the operations of another driver ask of the database."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.statements = self.rows = 0
+
+    async def write(self, make: MakeOperation[T]) -> T:
+        return await self._driver.write(lambda: self._counted(make()))
+
+    async def read(self, make: MakeOperation[T]) -> T:
+        return await self._driver.read(lambda: self._counted(make()))
+
+    async def close(self) -> None:
+        await self._driver.close()
+
+    def _counted(self, operation: Operation[T]) -> Operation[T]:
+        try:
+            step = next(operation)
+            while True:
+                result: Result = yield step
+                self.statements += 1
+                self.rows += len(result.rows)
+                step = operation.send(result)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+
+
+def lease_of(begun: Begun, **changed: Any) -> Lease:
+    return replace(begun.lease, **changed)
