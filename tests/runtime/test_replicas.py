@@ -173,6 +173,29 @@ async def test_who_listens_is_told_the_end_although_a_beat_finds_the_loss_as_wel
         logging.getLogger("hector.runtime.turns").removeHandler(beat)
 
 
+async def test_a_message_that_waits_again_after_a_deletion_leaves_nobody_without_an_end(
+    start: StartNode,
+) -> None:
+    one, two = await start(), await start()
+    await one.send("wait g\nsay 0")
+    await one.model.gate("g").reached.wait()
+    waiting = await one.send("say 1", message_id="m1")
+    # It looks away, and finds the same message in the queue of another session of that name.
+    await one.messages()
+    looking = one.opened.runner._queues[KEY].task
+    looking.cancel()
+    await asyncio.wait((looking,))
+    assert await two.runtime.delete_session(KEY)
+    gate = two.model.gate("h")
+    await two.send("wait h\nsay 2")
+    await gate.reached.wait()
+    again = await one.send("say 1", message_id="m1")
+    gate.opened.set()
+    async with asyncio.timeout(10):
+        assert (await again.result()).reply == "1"
+        assert (await waiting.result()).reason == Reason.SESSION_DELETED
+
+
 async def test_a_stop_leaves_waiting_messages_to_the_next_start(start: StartNode) -> None:
     one = await start()
     await one.send("wait g\nsay 0")

@@ -79,8 +79,8 @@ class TurnRunner:
         self._agents = agents
         self.replica_id = ""
         """This replica's, as long as it is taken for alive; set by `Replica`."""
-        self._locals: dict[tuple[SessionKey, str], _LocalTurn] = {}
-        """By session and message id."""
+        self._locals: dict[tuple[str, str], _LocalTurn] = {}
+        """By turn and message id; a session that is deleted and made again may get a message once more."""
         self._queues: dict[SessionKey, _Queue] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.closing = False
@@ -214,7 +214,7 @@ class TurnRunner:
                     waiting=True,
                 )
             case Joined(turn):
-                feed = self._feed_of(key, message_id, turn)
+                feed = self._feed_of(message_id, turn)
                 return TurnHandle(key, turn.id, message_id, feed, repeated=True)
             case Repeated(turn):
                 feed = TurnFeed()
@@ -232,8 +232,8 @@ class TurnRunner:
                 logger.warning("no answer to the commit of message %r; trying again", arrival.message_id)
         return await self._store.accept(arrival, agent.memory.limit)
 
-    def _feed_of(self, key: SessionKey, message_id: str, turn: Turn) -> TurnFeed:
-        local = self._locals.get((key, message_id))
+    def _feed_of(self, message_id: str, turn: Turn) -> TurnFeed:
+        local = self._locals.get((turn.id, message_id))
         if local:
             return local.feed
         feed = TurnFeed()
@@ -243,7 +243,7 @@ class TurnRunner:
     # --- running
 
     def _run(self, local: _LocalTurn, begun: Begun) -> None:
-        self._locals[local.key, local.message_id] = local
+        self._locals[local.turn_id, local.message_id] = local
         local.task = self._spawn(self._run_to_end(local, begun))
 
     async def _run_to_end(self, local: _LocalTurn, begun: Begun) -> None:
@@ -263,7 +263,7 @@ class TurnRunner:
             self._fail(local, error)
         finally:
             # The session is free, whatever became of the turn.
-            self._locals.pop((local.key, local.message_id), None)
+            self._locals.pop((local.turn_id, local.message_id), None)
             if queue := self._queues.get(local.key):
                 queue.wake()
 
@@ -318,7 +318,7 @@ class TurnRunner:
     # --- waiting
 
     def _wait(self, local: _LocalTurn, queued: Queued) -> None:
-        self._locals[local.key, local.message_id] = local
+        self._locals[local.turn_id, local.message_id] = local
         local.feed.publish(TurnWaiting(local.turn_id, queued.ahead))
         loop = asyncio.get_running_loop()
         local.deadline = loop.call_later(local.agent.turns.max_wait, self._waited_enough, local)
@@ -349,7 +349,7 @@ class TurnRunner:
         if begun is None:
             return None
         message_id = begun.own[-1].message_id or ""
-        local = self._locals.get((key, message_id))
+        local = self._locals.get((begun.lease.turn_id, message_id))
         if local is None:  # its replica is gone, and nobody listens
             local = _LocalTurn(agent, key, begun.lease.turn_id, message_id, stream=False)
         if local.deadline:
@@ -381,7 +381,7 @@ class TurnRunner:
             else:
                 self._fail(local, NotPausedError(turn.id, turn.state))
         else:
-            self._locals.pop((local.key, local.message_id), None)
+            self._locals.pop((local.turn_id, local.message_id), None)
             self._start(self._follow(local.key, local.turn_id, local.message_id, local.feed))
 
     def _queue(self, key: SessionKey) -> "_Queue":
@@ -413,7 +413,7 @@ class TurnRunner:
     def _leave(self, local: _LocalTurn) -> None:
         if local.deadline:
             local.deadline.cancel()
-        self._locals.pop((local.key, local.message_id), None)
+        self._locals.pop((local.turn_id, local.message_id), None)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Nobody waits for it, but for the end of this process."""

@@ -1,0 +1,42 @@
+"""`python -m tests.kill`: kill running servers and look for what was lost."""
+
+import argparse
+import asyncio
+import random
+import signal
+import sys
+
+from tests.kill.suite import Settings, run
+
+_SAFEGUARDS = ("guard", "begin")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.kill", description=__doc__)
+    parser.add_argument("--kills", type=int, default=50, metavar="N", help="how many faults (50)")
+    parser.add_argument(
+        "--seed", type=int, help="choose the same faults again; their moments differ a little"
+    )
+    parser.add_argument(
+        "--without", choices=_SAFEGUARDS, help="take this safeguard out: anomalies must be found"
+    )
+    asked = parser.parse_args()
+    seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}", flush=True)
+    # As Ctrl-C, after which everything is ended and cleared away.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settings = Settings(asked.kills, seed, asked.without)
+    try:
+        report = asyncio.run(run(settings, lambda line: print(line, flush=True)))
+    except KeyboardInterrupt:
+        return 130
+    print("\n".join(report.lines()))
+    for anomaly in report.anomalies[:20]:
+        print(f"ANOMALY {anomaly[:1000]}")
+    if report.anomalies:
+        print(f"again: python -m tests.kill --kills {asked.kills} --seed {seed}")
+    return 1 if report.anomalies else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""Clients that talk to whatever servers there are, and repeat what was not answered."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from tests.kill.history import Delete, History, Place, Send, text_of
+from tests.kill.servers import AGENTS, USERS, Hector, Server, parse_call, parse_task, token_of
+
+GIVE_UP = 30.0
+"""Seconds after which a request without an answer is an anomaly."""
+SLOTS = 2
+"""Session ids that are talked to at one time, by every user with every agent."""
+_LONGEST = 30
+"""Messages, after which a slot goes on with another session: what is sent to the model stays short."""
+_LONGEST_PAUSE = 0.1
+_PATIENCE = 0.4
+"""Seconds after which a message is sent to another server as well; doubled each time."""
+_HOT = 4
+"""How much more often the first place is chosen, so that messages wait there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    place: Place
+    text: str
+    id: str
+
+
+class Clients:
+    def __init__(self, history: History, servers: Callable[[], Sequence[Server]], rng: random.Random) -> None:
+        self._history = history
+        self._servers = servers
+        self._rng = rng
+        self._sessions = [f"s{slot}" for slot in range(SLOTS)]
+        self._generation = 0
+        self._said: dict[Place, int] = {}
+        self._changed = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._http = httpx.AsyncClient(timeout=GIVE_UP, limits=httpx.Limits(max_connections=None))
+        self._open: set[asyncio.Task[Send]] = set()
+        """Requests, also those whose answer has come from another server meanwhile."""
+        self.stopping = False
+        self.unanswered: list[str] = []
+        self.calls = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    def server_is_ready(self) -> None:
+        self._changed.set()
+
+    async def until_answered(self, count: int, *, patience: float) -> None:
+        """Until so many more messages are acknowledged, or so many seconds have passed."""
+        wanted = self._history.acknowledged + count
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._history.acknowledged < wanted:
+                    self._answered.clear()
+                    await self._answered.wait()
+
+    def choose_place(self) -> Place:
+        places = [
+            Place(agent, user, session) for session in self._sessions for agent in AGENTS for user in USERS
+        ]
+        return self._rng.choices(places, [_HOT] + [1] * (len(places) - 1))[0]
+
+    async def work(self) -> None:
+        """Until `stopping`; what was begun then is still brought to its end."""
+        while not self.stopping:
+            message = self._next_message()
+            if self._rng.random() < 0.15:
+                await self._send_twice_at_once(message)
+            await self._deliver(message)
+            if self._rng.random() < 0.15:
+                await self._deliver(message)
+            await asyncio.sleep(self._rng.uniform(0, _LONGEST_PAUSE))
+
+    async def settle(self) -> None:
+        """Until no request is open."""
+        while self._open:
+            await asyncio.wait(self._open)
+
+    async def delete(self, place: Place) -> None:
+        """Until it is sure that the session was deleted, or was not there."""
+        while True:
+            server = await self._server()
+            delete = self._history.delete(Delete(place, time.monotonic()))
+            url = f"{server.url}/v1/agents/{place.agent}/sessions/{place.session}"
+            try:
+                response = await self._http.delete(url, headers=_headers(place))
+            except httpx.TransportError:
+                if server.killed:
+                    delete.end = time.monotonic()
+                continue
+            delete.end = time.monotonic()
+            if response.status_code in {204, 404}:
+                delete.found = response.status_code == 204
+                return
+
+    async def call(self, hector: Hector, *, kill_after: float | None = None) -> None:
+        """A message by `hector call`, which may be killed; it is not repeated, as it has no message id."""
+        message = self._next_message()
+        send = self._history.send(Send(message.place, message.text, time.monotonic()))
+        process = await hector.call(*message.place, message.text)
+        self.calls += 1
+        output = asyncio.create_task(process.communicate())
+        try:
+            async with asyncio.timeout(kill_after if kill_after is not None else GIVE_UP):
+                await asyncio.shield(output)
+        except TimeoutError:
+            process.kill()
+            if kill_after is None:
+                self.unanswered.append(f"{message.text} by hector call")
+        shown, _ = await output
+        send.end = time.monotonic()
+        if process.returncode in {0, 1}:
+            send.answer = parse_call(shown)
+
+    def _next_message(self) -> Message:
+        place = self.choose_place()
+        number = self._said[place] = self._said.get(place, 0) + 1
+        if number == _LONGEST:
+            self._generation += 1
+            slot = self._sessions.index(place.session)
+            self._sessions[slot] = f"s{slot}.{self._generation}"
+        # The same ids in every session, so that one that is looked for in another's would be found.
+        return Message(place, text_of(place, number), f"message-{number}")
+
+    async def _send_twice_at_once(self, message: Message) -> None:
+        first = await self._server()
+        others = [server for server in self._servers() if server.serving and server is not first]
+        await asyncio.gather(*(self._send(message, server) for server in (first, *(others or [first]))))
+
+    async def _deliver(self, message: Message) -> None:
+        """Send it, to others too if that takes long, until it is answered; sometimes again if it failed."""
+        deadline = time.monotonic() + GIVE_UP
+        patience, pending = _PATIENCE, set[asyncio.Task[Send]]()
+        while time.monotonic() < deadline:
+            sending = asyncio.create_task(self._send(message, await self._server()))
+            self._open.add(sending)
+            sending.add_done_callback(self._open.discard)
+            done, pending = await asyncio.wait(
+                {sending, *pending}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+            )
+            patience *= 2
+            answers = [answer for ended in done if (answer := ended.result().answer)]
+            if any(answer.state == "completed" or self._rng.random() < 0.5 for answer in answers):
+                return
+        self.unanswered.append(message.text)
+
+    async def _server(self) -> Server:
+        while not (serving := [server for server in self._servers() if server.serving]):
+            self._changed.clear()
+            await self._changed.wait()
+        return self._rng.choice(serving)
+
+    async def _send(self, message: Message, server: Server) -> Send:
+        place = message.place
+        send = self._history.send(Send(place, message.text, time.monotonic()))
+        url = f"{server.url}/v1/agents/{place.agent}/message:send"
+        said = {
+            "messageId": message.id,
+            "contextId": place.session,
+            "role": "ROLE_USER",
+            "parts": [{"text": message.text}],
+        }
+        try:
+            response = await self._http.post(url, json={"message": said}, headers=_headers(place))
+        except httpx.TransportError as error:
+            # Unless it is dead, it may still do what it was asked.
+            if server.killed:
+                send.end = time.monotonic()
+            elif isinstance(error, httpx.TimeoutException):
+                self.unanswered.append(f"{message.text} at {server.log.name}")
+            return send
+        send.end = time.monotonic()
+        self._history.touch([place])
+        if response.status_code == 200:
+            send.answer = parse_task(response.json()["task"])
+            self._history.acknowledged += 1
+            self._answered.set()
+        else:
+            send.refusal = f"{response.status_code}: {response.text}"
+        return send
+
+
+def _headers(place: Place) -> dict[str, str]:
+    return {"authorization": f"Bearer {token_of(place.user)}"}

@@ -1,0 +1,185 @@
+"""Real `hector` processes: started, stopped for a while, and killed."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.kill.history import Answer
+from tests.kill.model import instructions_of, model_of
+
+AGENTS = ("ant", "bee")
+USERS = ("una", "uwe")
+LEASE_TTL = 1.0
+READY_WITHIN = 30.0
+"""Seconds; on a busy machine."""
+_STORE = "kept"
+_ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
+"""Where Linux has it: nothing is left running, whatever becomes of the harness."""
+
+
+def token_of(user: str) -> str:
+    return f"token-of-{user}"
+
+
+def configuration(database: Path, model_url: str) -> Mapping[str, Any]:
+    """JSON is YAML, too."""
+    return {
+        "server": {
+            "auth": {"tokens": [{"token": token_of(user), "user": user} for user in USERS]},
+            "drain_timeout": 5,
+        },
+        "turns": {"lease_ttl": LEASE_TTL},
+        "session_stores": {
+            _STORE: {"backend": "sql", "sql": {"driver": "sqlite", "database": str(database)}},
+        },
+        "llms": {
+            agent: {"type": "openai", "model": model_of(agent), "host": model_url, "api_key": "any"}
+            for agent in AGENTS
+        },
+        "agents": {
+            agent: {
+                "llm": agent,
+                "prompt": instructions_of(agent),
+                "session_store": _STORE,
+                # The whole conversation is sent, so that the model can be asked what it was.
+                "memory": {"working": {"strategy": "buffer_window", "window_size": 100_000}},
+            }
+            for agent in AGENTS
+        },
+        "logging": {"level": "warning"},
+    }
+
+
+class StartError(Exception):
+    """A server ended by itself before it was ready, or took too long."""
+
+
+class Server:
+    """One process of `hector serve`."""
+
+    def __init__(self, process: Process, log: Path) -> None:
+        self._process = process
+        self.log = log
+        self.url = ""
+        """Empty until it is ready, and again once it was killed."""
+        self.paused = False
+        self.killed = False
+
+    @property
+    def serving(self) -> bool:
+        return bool(self.url)
+
+    async def ready(self) -> bool:
+        """False if it was killed before. Raises `StartError`."""
+        assert self._process.stdout
+        try:
+            async with asyncio.timeout(READY_WITHIN):
+                async for line in self._process.stdout:
+                    if line.startswith(b"ready") and not self.killed:
+                        self.url = next(word for word in line.decode().split() if word.startswith("http://"))
+                        return True
+                await self._process.wait()
+        except TimeoutError:
+            raise StartError(f"{self.log.name}: not ready within {READY_WITHIN:g} s") from None
+        if self.killed:
+            return False
+        raise StartError(f"{self.log.name}: ended with {self._process.returncode} before it was ready")
+
+    def kill(self) -> None:
+        self.url, self.killed, self.paused = "", True, False
+        self._signal(signal.SIGKILL)
+
+    def pause(self) -> None:
+        self.paused = True
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        if self.paused:
+            self.paused = False
+            self._signal(signal.SIGCONT)
+
+    def terminate(self) -> None:
+        self.url = ""
+        self._signal(signal.SIGTERM)
+
+    async def wait(self) -> int:
+        return await self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+
+class Hector:
+    """Starts processes, and ends all that it has started."""
+
+    def __init__(self, folder: Path, model_url: str, *, without: str | None) -> None:
+        self.folder = folder
+        self.database = folder / "sessions.db"
+        self._without = without
+        self._config = folder / "config.yaml"
+        self._config.write_text(json.dumps(configuration(self.database, model_url), indent=1))
+        self._started: list[Process] = []
+
+    async def serve(self) -> Server:
+        log = self.folder / f"serve-{len(self._started)}.log"
+        process = await self._start("serve", "--config", str(self._config), "--port", "0", log=log)
+        return Server(process, log)
+
+    async def call(self, agent: str, user: str, session: str, text: str) -> Process:
+        where = ["--config", str(self._config), "--user", user, "--session", session]
+        log = self.folder / f"call-{len(self._started)}.log"
+        return await self._start("call", *where, "--json", agent, text, log=log)
+
+    async def end_all(self) -> None:
+        for process in self._started:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+        await asyncio.gather(*(process.wait() for process in self._started))
+
+    def logs(self) -> dict[Path, str]:
+        return {log: log.read_text(errors="replace") for log in sorted(self.folder.glob("*.log"))}
+
+    async def _start(self, *arguments: str, log: Path) -> Process:
+        with log.open("wb") as stderr:
+            process = await asyncio.create_subprocess_exec(
+                *_ENDS_WITH_PARENT,
+                *self._program(),
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=PIPE,
+                stderr=stderr,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        self._started.append(process)
+        return process
+
+    def _program(self) -> Sequence[str]:
+        if self._without is None:
+            return sys.executable, "-m", "hector"
+        return sys.executable, "-m", "tests.kill.sabotage", self._without
+
+
+def parse_task(task: Mapping[str, Any]) -> Answer:
+    """The turn in an answer over HTTP."""
+    state = str(task["status"]["state"]).removeprefix("TASK_STATE_").lower()
+    artifacts = [artifact for artifact in task.get("artifacts", []) if artifact["name"] == "reply"]
+    reply = "".join(part["text"] for artifact in artifacts for part in artifact["parts"])
+    return Answer(task["id"], state, reply, task.get("metadata", {}).get("reason"))
+
+
+def parse_call(output: bytes) -> Answer | None:
+    """The turn that `hector call --json` prints; None if it printed none."""
+    if not output.strip():
+        return None
+    shown = json.loads(output)
+    return Answer(shown["task"], shown["state"], shown["reply"] or "", shown["reason"])
