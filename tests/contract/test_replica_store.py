@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from dataclasses import replace
 
-from hector.domain.replicas import Orphan, ReplicaRow
+from hector.domain.replicas import OpenTurn, ReplicaRow
 from hector.storage.store import SqlSessionStore
 from tests.contract.actor import KEY, Actor
 
@@ -49,21 +49,23 @@ async def test_one_of_many_declares_a_death(store: SqlSessionStore, one: Actor) 
     assert sorted(declared) == [False] * 4 + [True]
 
 
-async def test_open_turns_are_those_that_a_replica_runs(
+async def test_open_turns_are_what_a_replica_runs_and_what_waits_for_it(
     store: SqlSessionStore, one: Actor, two: Actor
 ) -> None:
     other = replace(KEY, session_id="t")
     running, theirs = await one.begin(), await two.begin(key=other)
-    await one.wait()
-    assert list(await store.open_turns(one.id)) == [running.lease.turn_id]
+    waiting = await one.wait()
+    assert list(await store.open_turns(one.id)) == [
+        OpenTurn(KEY, running.lease.turn_id, working=True),
+        OpenTurn(KEY, waiting.turn_id, working=False),
+    ]
     await one.answer(running)
-    assert list(await store.open_turns(one.id)) == []
     taken = await one.must_take()
-    assert list(await store.open_turns(one.id)) == [taken.lease.turn_id]
+    assert list(await store.open_turns(one.id)) == [OpenTurn(KEY, taken.lease.turn_id, working=True)]
     await one.pause(taken)
     assert list(await store.open_turns(one.id)) == []
     await two.die()
-    await store.end_orphan(Orphan(other, theirs.lease.turn_id, working=True))
+    await store.end_orphan(OpenTurn(other, theirs.lease.turn_id, working=True), one.id)
     assert list(await store.open_turns(two.id)) == []
 
 
@@ -74,8 +76,8 @@ async def test_a_replica_that_retires_leaves_its_open_turns_as_orphans(
     waiting = await one.wait()
     await store.retire(one.id)
     assert set(await store.orphans()) == {
-        Orphan(KEY, running.lease.turn_id, working=True),
-        Orphan(KEY, waiting.turn_id, working=False),
+        OpenTurn(KEY, running.lease.turn_id, working=True),
+        OpenTurn(KEY, waiting.turn_id, working=False),
     }
 
 

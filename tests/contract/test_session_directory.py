@@ -70,7 +70,7 @@ async def test_what_waits_is_not_among_the_messages(store: SqlSessionStore, one:
     await one.begin("runs")
     await one.wait("waits", "m2")
     assert texts(await store.messages(KEY)) == ["runs"]
-    assert list((await store.queue(KEY)).waiting) == ["m2"]
+    assert [message for _, message in (await store.queue(KEY)).waiting] == ["m2"]
 
 
 async def test_a_session_that_does_not_exist_is_empty(store: SqlSessionStore) -> None:

@@ -20,7 +20,7 @@ from hector.domain.errors import (
 from hector.domain.ids import SessionKey
 from hector.domain.memory import TailLimit
 from hector.domain.messages import Data, File, ModelMessage, Text, ToolMessage, ToolResult, Usage, UserMessage
-from hector.domain.replicas import Orphan
+from hector.domain.replicas import OpenTurn
 from hector.domain.turns import (
     Begun,
     Joined,
@@ -249,7 +249,7 @@ async def test_a_message_that_waited_too_long_leaves_the_queue(store: SqlSession
     session = await store.session(KEY)
     assert session
     assert session.waiting == 1
-    assert list((await store.queue(KEY)).waiting) == ["m3"]
+    assert [message for _, message in (await store.queue(KEY)).waiting] == ["m3"]
     await one.answer(running)
     assert texts((await one.must_take()).own) == ["third"]
     assert [text for _, text, _ in await history(store)] == ["first", "ok", "third"]
@@ -670,7 +670,7 @@ async def test_a_zombie_cannot_write_once_its_turn_was_ended_by_others(
 ) -> None:
     begun = await one.begin()
     await one.die()
-    assert await store.end_orphan(Orphan(KEY, begun.lease.turn_id, working=True))
+    assert await store.end_orphan(OpenTurn(KEY, begun.lease.turn_id, working=True), "nobody")
     await _refused(store, begun, write)
     await two.begin("next")
     await _refused(store, begun, write)
@@ -968,13 +968,13 @@ async def test_a_turn_whose_replica_is_dead_is_ended_once(
     store: SqlSessionStore, one: Actor, two: Actor
 ) -> None:
     begun = await one.begin("hello", "m1")
-    orphan = Orphan(KEY, begun.lease.turn_id, working=True)
+    orphan = OpenTurn(KEY, begun.lease.turn_id, working=True)
     assert list(await store.orphans()) == []
-    assert not await store.end_orphan(orphan), "its replica lives"
+    assert not await store.end_orphan(orphan, "nobody"), "its replica lives"
     await one.die()
     assert list(await store.orphans()) == [orphan]
-    assert await store.end_orphan(orphan)
-    assert not await store.end_orphan(orphan)
+    assert await store.end_orphan(orphan, "nobody")
+    assert not await store.end_orphan(orphan, "nobody")
     assert list(await store.orphans()) == []
     turn = await store.turn("a", "u", begun.lease.turn_id)
     assert turn
@@ -993,7 +993,7 @@ async def test_an_orphan_that_called_a_tool_is_not_asked_again(
     lease = await store.append(begun.lease, [call("pay", idempotent=idempotent)])
     await store.append(lease, [NewMessage(ToolMessage(ToolResult("1", "pay", "paid")))])
     await one.die()
-    assert await store.end_orphan(Orphan(KEY, lease.turn_id, working=True))
+    assert await store.end_orphan(OpenTurn(KEY, lease.turn_id, working=True), "nobody")
     turn = await store.turn("a", "u", lease.turn_id)
     assert turn
     assert (turn.reason, turn.retryable) == (reason, idempotent)
@@ -1010,7 +1010,7 @@ async def test_an_orphan_of_a_resumed_turn_is_marked_in_all_its_runs(
     await two.turn("between")
     await one.begin("red", resumes=paused.id)
     await one.die()
-    assert await store.end_orphan(Orphan(KEY, paused.id, working=True))
+    assert await store.end_orphan(OpenTurn(KEY, paused.id, working=True), "nobody")
     assert [mark for _, _, mark in await history(store)] == [
         Reason.CRASHED,
         Reason.CRASHED,
@@ -1027,11 +1027,11 @@ async def test_a_message_that_waits_for_a_dead_replica_is_taken_by_another(
     waiting = await one.wait("second")
     await one.die()
     assert set(await store.orphans()) == {
-        Orphan(KEY, running.lease.turn_id, working=True),
-        Orphan(KEY, waiting.turn_id, working=False),
+        OpenTurn(KEY, running.lease.turn_id, working=True),
+        OpenTurn(KEY, waiting.turn_id, working=False),
     }
     assert await two.take() is None, "the orphan comes first, in its place"
-    assert await store.end_orphan(Orphan(KEY, running.lease.turn_id, working=True))
+    assert await store.end_orphan(OpenTurn(KEY, running.lease.turn_id, working=True), "nobody")
     begun = await two.must_take()
     assert (begun.lease.turn_id, begun.lease.owner) == (waiting.turn_id, two.id)
     assert list(await store.orphans()) == []
@@ -1043,7 +1043,7 @@ async def test_a_waiting_orphan_is_not_ended(store: SqlSessionStore, one: Actor)
     waiting = await one.wait("second")
     await one.answer(running)
     await one.die()
-    assert not await store.end_orphan(Orphan(KEY, waiting.turn_id, working=True))
+    assert not await store.end_orphan(OpenTurn(KEY, waiting.turn_id, working=True), "nobody")
 
 
 async def test_a_paused_turn_has_no_replica(store: SqlSessionStore, one: Actor, two: Actor) -> None:

@@ -6,7 +6,10 @@ import logging
 import pytest
 
 from hector.domain.errors import StoreUnavailableError
-from hector.domain.turns import Reason, TurnState
+from hector.domain.ids import new_turn_id
+from hector.domain.memory import TailLimit
+from hector.domain.messages import Text, UserMessage
+from hector.domain.turns import Arrival, Reason, TurnState
 from tests.runtime.conftest import KEY, StartNode
 
 # A store in memory has one replica.
@@ -215,3 +218,16 @@ async def test_a_clean_stop_leaves_no_trace_of_the_replica(start: StartNode) -> 
     assert [row.id for row in await two.store.replicas()] == [two.opened.runner.replica_id]
     assert one.store.locks
     assert not list(one.store.locks._database.parent.glob(f"*{one.opened.runner.replica_id}*"))
+
+
+async def test_a_turn_that_was_begun_here_and_is_run_by_nobody_blocks_no_session(start: StartNode) -> None:
+    node = await start()
+    leaked = Arrival(KEY, UserMessage((Text("lost"),)), "m1", new_turn_id(), node.opened.runner.replica_id)
+    await node.store.accept(leaked, TailLimit(10))
+    waiting = await node.send("say next")
+    await node.opened.replica._beat()
+    assert (await node.runtime.turn("a", "u", leaked.turn_id)).state is TurnState.WORKING, "it may just begin"
+    await node.opened.replica._beat()
+    turn = await node.runtime.turn("a", "u", leaked.turn_id)
+    assert (turn.state, turn.reason) == (TurnState.FAILED, Reason.CRASHED)
+    assert (await waiting.result()).reply == "next"

@@ -19,13 +19,13 @@ class ReplicaRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Orphan:
-    """An open turn whose replica is gone."""
+class OpenTurn:
+    """A turn that runs, or a message that waits for its turn."""
 
     key: SessionKey
     turn_id: str
     working: bool
-    """It ran; otherwise it (or a message for it) waits."""
+    """It runs, or ran; otherwise it (or a message for it) waits."""
 
 
 class ReplicaLocks(Protocol):
@@ -53,12 +53,17 @@ class ReplicaStore(Protocol):
         """Remove one's own row at a clean end."""
         ...
 
-    async def open_turns(self, replica_id: str) -> Sequence[str]:
-        """Ids of the turns that are this replica's work; one that is missing was taken over or deleted."""
+    async def open_turns(self, replica_id: str) -> Sequence[OpenTurn]:
+        """The work of this replica; what is missing was taken over or deleted."""
         ...
 
-    async def orphans(self) -> Sequence[Orphan]: ...
+    async def orphans(self) -> Sequence[OpenTurn]:
+        """The work of replicas that are gone."""
+        ...
 
-    async def end_orphan(self, orphan: Orphan) -> bool:
-        """End a working orphan as failed: `crashed`, or `tool_unknown`. False if it is none any longer."""
+    async def end_orphan(self, orphan: OpenTurn, replica_id: str) -> bool:
+        """End a turn that nobody runs as failed: `crashed`, or `tool_unknown`. False if somebody does.
+
+        A turn of `replica_id` itself counts as run by nobody: whoever asks knows that it does not.
+        """
         ...

@@ -33,8 +33,8 @@ class QueueState:
     """What stands before a waiting message."""
 
     running_turn_id: str | None
-    waiting: Sequence[str]
-    """Message ids, by ticket; empty if there is no such session."""
+    waiting: Sequence[tuple[str, str]]
+    """Turn id and message id of each, by ticket; empty if there is no such session."""
 
 
 class SessionDirectory(Protocol):

@@ -194,7 +194,7 @@ class TurnStore(Protocol):
         ...
 
     async def take(self, key: SessionKey, replica_id: str, limit: TailLimit) -> Begun | None:
-        """Begin the waiting turn with the lowest ticket, if the session is free and the turn ours or nobody's.
+        """Begin the waiting turn with the lowest ticket, if its session is free and it is ours or nobody's.
 
         A waiting message that named a turn which is no longer paused is refused on the way.
         """

@@ -95,7 +95,13 @@ async def _open_store(config: Config, name: str) -> SqlSessionStore:
             return open_memory()
         case SqlStoreSection(sql=sql):
             # One connection writes, the others read.
-            settings = SqliteSettings(Path(sql.database), sql.synchronous, readers=sql.max_conns - 1)
+            settings = SqliteSettings(
+                Path(sql.database),
+                sql.synchronous,
+                readers=sql.max_conns - 1,
+                max_idle=sql.max_idle,
+                lifetime=sql.conn_max_lifetime,
+            )
             return await open_sqlite(name, settings)
 
 

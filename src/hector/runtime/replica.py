@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hector.domain.errors import StorageError
-from hector.domain.replicas import ReplicaLocks, ReplicaRow, ReplicaStore
+from hector.domain.replicas import OpenTurn, ReplicaLocks, ReplicaRow, ReplicaStore
 from hector.runtime.turns import TurnRunner
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ class Replica:
         self._label, self._ttl = label, ttl
         self._adopts = adopts
         self._seen: dict[str, _Seen] = {}
+        self._unknown: set[OpenTurn] = set()
+        """What the last beat found to be ours, and unknown here."""
         self._last_beat = time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
@@ -70,6 +72,8 @@ class Replica:
             except StorageError as error:
                 # Leases stay ours until others, who see the store, have watched us stand still.
                 logger.warning("no heartbeat: %s", error)
+            except Exception:  # without its heart this replica would lose every turn that it runs
+                logger.exception("a heartbeat has a defect")
 
     async def _beat(self) -> None:
         if not await self._store.beat(self._runner.replica_id):
@@ -87,11 +91,22 @@ class Replica:
         await self._clear_up()
 
     async def _check_own_turns(self) -> None:
-        """Compare what we run with what the store says we run."""
+        """Compare what we do with what the store says we do."""
         running = self._runner.running()
-        stored = set(await self._store.open_turns(self._runner.replica_id))
-        for turn_id in (running & self._runner.running()) - stored:
+        stored = await self._store.open_turns(self._runner.replica_id)
+        gone = running.difference(turn.turn_id for turn in stored)
+        for turn_id in gone & self._runner.running():
             self._runner.drop(turn_id)
+        await self._end_leaked(stored)
+
+    async def _end_leaked(self, stored: Sequence[OpenTurn]) -> None:
+        """What is ours by two beats and unknown here came of a commit without an answer: nobody runs it."""
+        known = self._runner.known()
+        unknown = {turn for turn in stored if turn.turn_id not in known}
+        leaked, self._unknown = unknown & self._unknown, unknown
+        for turn in leaked:
+            logger.warning("turn %s was begun here and is run by nobody; it is ended", turn.turn_id)
+            await self._clear(turn)
 
     async def _clear_up(self) -> None:
         for row in await self._judge(await self._store.replicas()):
@@ -100,10 +115,13 @@ class Replica:
                     "replica %s (%s) is dead; its turns are ended or taken over", row.id, row.label
                 )
         for orphan in await self._store.orphans():
-            if orphan.working:
-                await self._store.end_orphan(orphan)
-            if self._adopts:
-                self._runner.adopt(orphan.key)
+            await self._clear(orphan)
+
+    async def _clear(self, orphan: OpenTurn) -> None:
+        if orphan.working:
+            await self._store.end_orphan(orphan, self._runner.replica_id)
+        if self._adopts:
+            self._runner.adopt(orphan.key)
 
     async def _judge(self, rows: Sequence[ReplicaRow]) -> list[ReplicaRow]:
         """The dead: their lock is free, or their counter stood still for their ttl while we watched."""

@@ -143,6 +143,10 @@ class TurnRunner:
     def running(self) -> set[str]:
         return {local.turn_id for local in self._locals.values() if local.task}
 
+    def known(self) -> set[str]:
+        """What runs or waits here."""
+        return {local.turn_id for local in self._locals.values()}
+
     def drop(self, turn_id: str) -> None:
         """Stop what this process does for a turn that is not its own any longer; nothing is written."""
         for local in [turn for turn in self._locals.values() if turn.turn_id == turn_id]:
@@ -363,7 +367,7 @@ class TurnRunner:
         """Read the queue; those who wait here in vain are told."""
         state = await self._store.queue(key)
         for local in self.waits_here(key):
-            if local.message_id not in state.waiting:
+            if (local.turn_id, local.message_id) not in state.waiting:
                 await self._gone(local)
         return state
 

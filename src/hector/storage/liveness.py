@@ -1,9 +1,11 @@
 """The operations by which replicas show that they live, and find out who does not."""
 
+from collections.abc import Sequence
+
 from hector.domain.ids import SessionKey
-from hector.domain.replicas import Orphan, ReplicaRow
+from hector.domain.replicas import OpenTurn, ReplicaRow
 from hector.storage import statements as sql
-from hector.storage.operations import Operation, execute, fetch
+from hector.storage.operations import Operation, Row, execute, fetch
 
 
 def register(replica: ReplicaRow) -> Operation[None]:
@@ -29,15 +31,20 @@ def retire(replica_id: str) -> Operation[None]:
     yield from execute(sql.RETIRE, {"replica": replica_id})
 
 
-def open_turns(replica_id: str) -> Operation[list[str]]:
-    return [turn for (turn,) in (yield from fetch(sql.OPEN_TURNS, {"replica": replica_id}))]
+def open_turns(replica_id: str) -> Operation[list[OpenTurn]]:
+    names = {"replica": replica_id}
+    running = yield from fetch(sql.RUNNING_OF, names)
+    return _open(running, (yield from fetch(sql.WAITING_OF, names)))
 
 
-def orphans() -> Operation[list[Orphan]]:
+def orphans() -> Operation[list[OpenTurn]]:
     running = yield from fetch(sql.RUNNING_ORPHANS, {})
-    waiting = yield from fetch(sql.WAITING_ORPHANS, {})
+    return _open(running, (yield from fetch(sql.WAITING_ORPHANS, {})))
+
+
+def _open(running: Sequence[Row], waiting: Sequence[Row]) -> list[OpenTurn]:
     return [
-        Orphan(SessionKey(agent, user, session), turn, working)
+        OpenTurn(SessionKey(agent, user, session), turn, working)
         for rows, working in ((running, True), (waiting, False))
         for agent, user, session, turn in rows
     ]

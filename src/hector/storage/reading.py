@@ -207,7 +207,7 @@ def queue_state(key: SessionKey) -> Operation[QueueState]:
     names = key_parameters(key)
     running = yield from fetch(sql.RUNNING_TURN, names)
     waiting = yield from fetch(sql.QUEUE, names)
-    return QueueState(running[0][0] if running else None, [message_id for (message_id,) in waiting])
+    return QueueState(running[0][0] if running else None, [(turn, message) for turn, message in waiting])
 
 
 def list_sessions(

@@ -84,11 +84,13 @@ def cancel(key: SessionKey, turn_id: str) -> Operation[Turn | None]:
     return (yield from must_read_turn(key, turn_id))
 
 
-def end_orphan(key: SessionKey, turn_id: str) -> Operation[bool]:
-    """End a running turn whose replica is gone; False if it is no orphan (any longer)."""
+def end_orphan(key: SessionKey, turn_id: str, replica_id: str) -> Operation[bool]:
+    """End a turn that neither a living replica nor `replica_id`, which asks, runs; False if there is none."""
     names = key_parameters(key) | {"turn": turn_id}
     row = yield from lock(names)
-    if row is None or row.lease_turn_id != turn_id or (yield from is_alive(row.lease_owner)):
+    if row is None or row.lease_turn_id != turn_id:
+        return False
+    if row.lease_owner != replica_id and (yield from is_alive(row.lease_owner)):
         return False
     turn = yield from turn_row(key.agent_id, key.user_id, turn_id)
     assert turn, "a turn that holds a lease exists"

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import fcntl
+import glob
 import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ T = TypeVar("T")
 BUSY_TIMEOUT = 20.0
 """Seconds that a writer waits for another process's transaction."""
 _MAX_BATCH = 256
+_FRESH = 60.0
+"""Seconds in which a replica that starts has surely locked the file that it made."""
 _UNWRITABLE = frozenset(
     {
         sqlite3.SQLITE_CANTOPEN,
@@ -42,6 +46,10 @@ class SqliteSettings:
     synchronous: Literal["full", "normal"] = "full"
     readers: int = 4
     """Connections beside the writer's; at least one."""
+    max_idle: int = 4
+    """How many of them stay open while nobody reads."""
+    lifetime: float = 0.0
+    """Seconds after which one of them is replaced; 0 for never."""
 
 
 def connect(settings: SqliteSettings) -> sqlite3.Connection:
@@ -106,6 +114,13 @@ class _Job:
     future: asyncio.Future[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    connection: sqlite3.Connection
+    opened_at: float
+    """By the monotonic clock."""
+
+
 class SqliteDriver:
     """Runs operations on a database file, for the event loop on which it was made."""
 
@@ -120,8 +135,9 @@ class SqliteDriver:
         self._readers = ThreadPoolExecutor(
             max(1, settings.readers), thread_name_prefix="hector-sqlite-reader"
         )
-        self._local = threading.local()
-        self._reading: list[sqlite3.Connection] = []
+        self._idle: list[_Reader] = []
+        """Of the readers, the last used last. Guarded by the lock."""
+        self._idle_lock = threading.Lock()
 
     def start(self) -> None:
         self._writer.start()
@@ -154,22 +170,45 @@ class SqliteDriver:
     def _shut_down(self) -> None:
         self._writer.join()
         self._readers.shutdown()
-        for connection in (*self._reading, self._connection):
-            if connection:
-                connection.close()
+        for reader in self._idle:
+            reader.connection.close()
+        if self._connection:
+            self._connection.close()
 
     def _read(self, make: MakeOperation[T]) -> T:
-        with translated():
-            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-            if connection is None:
-                connection = self._local.connection = connect(self._settings)
-                connection.execute("PRAGMA query_only=ON")
-                self._reading.append(connection)
+        with translated(), self._reader() as connection:
             connection.execute("BEGIN")
             try:
                 return run(connection, make())
             finally:
                 _roll_back(connection)
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection of the calling thread's own; after an error it is not used again."""
+        with self._idle_lock:
+            reader = self._idle.pop() if self._idle else None
+        if reader is None:
+            reader = _Reader(connect(self._settings), time.monotonic())
+            reader.connection.execute("PRAGMA query_only=ON")
+        try:
+            yield reader.connection
+        except sqlite3.Error:
+            reader.connection.close()
+            raise
+        except BaseException:
+            self._put_back(reader)
+            raise
+        self._put_back(reader)
+
+    def _put_back(self, reader: "_Reader") -> None:
+        lifetime = self._settings.lifetime
+        too_old = lifetime > 0 and time.monotonic() - reader.opened_at >= lifetime
+        with self._idle_lock:
+            if not too_old and len(self._idle) < self._settings.max_idle:
+                self._idle.append(reader)
+                return
+        reader.connection.close()
 
     # --- in the writer's thread
 
@@ -306,6 +345,16 @@ class ReplicaLocks:
     def forget(self, replica_id: str) -> None:
         """Remove what a dead replica left."""
         self._path(replica_id).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what replicas left that died before they had a row."""
+        for path in self._path("").parent.glob(f"{glob.escape(self._path('').name)}*"):
+            with contextlib.suppress(OSError):
+                # A fresh one may be about to be locked.
+                if time.time() - path.stat().st_mtime > _FRESH and self.is_free(
+                    path.name[len(self._path("").name) :]
+                ):
+                    path.unlink()
 
     def _path(self, replica_id: str) -> Path:
         return self._database.with_name(f"{self._database.name}-replica-{replica_id}")

@@ -249,7 +249,7 @@ COUNT_AHEAD = Statement(
     select(func.count()).select_from(messages).where(_in_session(messages), _WAITS, M.ticket < _big("ticket"))
 )
 RUNNING_TURN = Statement(select(S.lease_turn_id).where(_session_is()))
-QUEUE = Statement(select(M.message_id).where(_in_session(messages), _WAITS).order_by(M.ticket))
+QUEUE = Statement(select(M.turn_id, M.message_id).where(_in_session(messages), _WAITS).order_by(M.ticket))
 _one_waiting = and_(
     _in_session(messages), _WAITS, M.turn_id == bind("turn"), M.message_id == bind("message_id")
 )
@@ -426,15 +426,10 @@ LIST_REPLICAS = Statement(select(R.id, R.label, R.ttl_ms, R.counter).order_by(R.
 GET_REPLICA = Statement(select(R.id).where(R.id == bind("replica")))
 DECLARE_DEAD = Statement(delete(replicas).where(R.id == bind("replica"), R.counter == _big("counter")))
 RETIRE = Statement(delete(replicas).where(R.id == bind("replica")))
-OPEN_TURNS = Statement(select(T.id).where(T.replica_id == bind("replica")))
+_running = select(T.agent_id, T.user_id, T.session_id, T.id).where(T.replica_id.is_not(None))
+_waiting = select(M.agent_id, M.user_id, M.session_id, M.turn_id).where(M.replica_id.is_not(None))
 _alive = select(R.id)
-RUNNING_ORPHANS = Statement(
-    select(T.agent_id, T.user_id, T.session_id, T.id).where(
-        T.replica_id.is_not(None), ~exists(_alive.where(R.id == T.replica_id))
-    )
-)
-WAITING_ORPHANS = Statement(
-    select(M.agent_id, M.user_id, M.session_id, M.turn_id).where(
-        M.replica_id.is_not(None), ~exists(_alive.where(R.id == M.replica_id))
-    )
-)
+RUNNING_OF = Statement(_running.where(T.replica_id == bind("replica")))
+WAITING_OF = Statement(_waiting.where(M.replica_id == bind("replica")))
+RUNNING_ORPHANS = Statement(_running.where(~exists(_alive.where(R.id == T.replica_id))))
+WAITING_ORPHANS = Statement(_waiting.where(~exists(_alive.where(R.id == M.replica_id))))

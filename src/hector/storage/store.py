@@ -18,7 +18,7 @@ from hector.domain.errors import InvalidError, StorageError, StoreOpenError, Sto
 from hector.domain.ids import SessionKey, check_storable
 from hector.domain.memory import TailLimit
 from hector.domain.messages import StoredMessage
-from hector.domain.replicas import Orphan, ReplicaRow
+from hector.domain.replicas import OpenTurn, ReplicaRow
 from hector.domain.sessions import QueueState, Session, SessionPage
 from hector.domain.turns import Accepted, Arrival, Begun, Lease, NewMessage, Outcome, Turn
 from hector.storage import deletion, liveness, reading, running, turns
@@ -113,6 +113,7 @@ class SqlSessionStore:
     async def register(self, replica: ReplicaRow) -> None:
         # The lock first: a row without one would look dead.
         if self.locks:
+            self.locks.sweep()
             self.locks.hold(replica.id)
         await self._driver.write(partial(liveness.register, replica))
 
@@ -136,14 +137,14 @@ class SqlSessionStore:
         if self.locks:
             self.locks.release(replica_id)
 
-    async def open_turns(self, replica_id: str) -> Sequence[str]:
+    async def open_turns(self, replica_id: str) -> Sequence[OpenTurn]:
         return await self._driver.read(partial(liveness.open_turns, replica_id))
 
-    async def orphans(self) -> Sequence[Orphan]:
+    async def orphans(self) -> Sequence[OpenTurn]:
         return await self._driver.read(liveness.orphans)
 
-    async def end_orphan(self, orphan: Orphan) -> bool:
-        return await self._driver.write(partial(running.end_orphan, orphan.key, orphan.turn_id))
+    async def end_orphan(self, orphan: OpenTurn, replica_id: str) -> bool:
+        return await self._driver.write(partial(running.end_orphan, orphan.key, orphan.turn_id, replica_id))
 
     async def close(self) -> None:
         await self._driver.close()

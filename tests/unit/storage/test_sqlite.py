@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import literal_column, select, text
 
 from hector.domain.errors import OutcomeUnknownError, StorageError, StoreUnavailableError
 from hector.storage.operations import Operation, Statement, execute, fetch
@@ -365,3 +365,42 @@ def test_looking_at_a_lock_does_not_make_it_look_held(tmp_path: Path) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     assert ReplicaLocks(database).is_free("r1")
     os.close(descriptor)
+
+
+async def test_no_more_readers_stay_open_than_may_idle(tmp_path: Path) -> None:
+    opened = await _driver(tmp_path, readers=4, max_idle=2)
+    await asyncio.gather(*(opened.read(_slow_read) for _ in range(8)))
+    assert len(opened._idle) <= 2
+    await opened.close()
+
+
+async def test_a_reader_older_than_its_lifetime_is_replaced(tmp_path: Path) -> None:
+    opened = await _driver(tmp_path, readers=1, max_idle=1, lifetime=1e-9)
+    await opened.read(_slow_read)
+    assert opened._idle == []
+    await opened.close()
+
+
+def test_locks_of_replicas_that_died_before_they_had_a_row_are_swept(tmp_path: Path) -> None:
+    database = tmp_path / "s.db"
+    locks, other = ReplicaLocks(database), ReplicaLocks(database)
+    old, fresh, held = (tmp_path / f"s.db-replica-{name}" for name in ("old", "fresh", "held"))
+    for path in (old, fresh):
+        path.touch()
+    other.hold("held")
+    for path in (old, held):
+        os.utime(path, (0, 0))
+    locks.sweep()
+    assert [path.exists() for path in (old, fresh, held)] == [False, True, True]
+    other.release("held")
+
+
+def _slow_read() -> Operation[int]:
+    return len((yield from fetch(Statement(select(literal_column("1"))), {})))
+
+
+async def _driver(folder: Path, **settings: Any) -> SqliteDriver:
+    opened = SqliteSettings(folder / "s.db", **settings)
+    driver = SqliteDriver(opened, connect(opened))
+    driver.start()
+    return driver
