@@ -943,15 +943,29 @@ async def test_a_paused_turn_can_be_canceled(store: SqlSessionStore, one: Actor)
         await one.send("red", resumes=paused.id)
 
 
-async def test_what_runs_or_has_ended_is_not_canceled_here(store: SqlSessionStore, one: Actor) -> None:
+async def test_what_has_ended_is_not_canceled(store: SqlSessionStore, one: Actor) -> None:
     begun = await one.begin()
-    for _ in ("running", "ended"):
-        before = await dump(store)
-        assert await store.cancel(KEY, begun.lease.turn_id) is None
-        assert await store.cancel(KEY, "no-such-task") is None
-        assert await store.cancel(replace(KEY, session_id="t"), begun.lease.turn_id) is None
-        assert await dump(store) == before
+    await one.answer(begun)
+    before = await dump(store)
+    assert await store.cancel(KEY, begun.lease.turn_id) is None
+    assert await store.cancel(KEY, "no-such-task") is None
+    assert await store.cancel(replace(KEY, session_id="t"), begun.lease.turn_id) is None
+    assert await dump(store) == before
+
+
+async def test_canceling_what_runs_takes_it_from_its_replica(
+    store: SqlSessionStore, one: Actor, two: Actor
+) -> None:
+    begun = await one.begin()
+    canceled = await store.cancel(KEY, begun.lease.turn_id)
+    assert canceled
+    assert (canceled.state, canceled.reason) == (TurnState.CANCELED, Reason.CANCELED)
+    with pytest.raises(LeaseLostError):
         await one.answer(begun)
+    with pytest.raises(LeaseLostError):
+        await store.append(begun.lease, [said("late")])
+    await two.turn("next")
+    assert [mark for _, _, mark in await history(store)] == [Reason.CANCELED, None, None]
 
 
 async def test_a_turn_is_not_canceled_through_another_session(store: SqlSessionStore, one: Actor) -> None:

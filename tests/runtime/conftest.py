@@ -63,7 +63,7 @@ class Node:
         replica._task.cancel()
         for task in list(runner._tasks):
             task.cancel()
-        runner._locals.clear()
+        runner._locals._by_session.clear()
         if self.store.locks:
             for descriptor in self.store.locks._held.values():
                 import os

@@ -231,3 +231,15 @@ async def test_a_turn_that_was_begun_here_and_is_run_by_nobody_blocks_no_session
     turn = await node.runtime.turn("a", "u", leaked.turn_id)
     assert (turn.state, turn.reason) == (TurnState.FAILED, Reason.CRASHED)
     assert (await waiting.result()).reply == "next"
+
+
+async def test_a_turn_that_runs_elsewhere_is_canceled_here_and_stops_there(start: StartNode) -> None:
+    one, two = await start(), await start()
+    handle = await one.send("wait g\nsay 0")
+    await one.model.gate("g").reached.wait()
+    canceled = await two.runtime.cancel("a", "u", handle.turn_id)
+    assert (canceled.state, canceled.reason) == (TurnState.CANCELED, Reason.CANCELED)
+    assert (await two.ask("say next")).reply == "next", "its session is free at once"
+    await one.opened.replica._beat()
+    assert (await handle.result()).state is TurnState.CANCELED
+    assert one.model.running == 0

@@ -216,7 +216,10 @@ class TurnStore(Protocol):
         ...
 
     async def cancel(self, key: SessionKey, turn_id: str) -> Turn | None:
-        """End a paused or waiting turn as canceled by its user; None if it is neither."""
+        """End a turn as canceled by its user; None if it has ended, or is none of this session.
+
+        One that runs is taken away from its replica, whose next guarded write fails.
+        """
         ...
 
     async def turn(self, agent_id: str, user_id: str, turn_id: str) -> Turn | None:

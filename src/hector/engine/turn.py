@@ -99,7 +99,7 @@ class TurnRun:
 
     def canceled(self) -> Outcome:
         """By its user."""
-        return Outcome(TurnState.CANCELED, Reason.CANCELED, usage=self._usage)
+        return Outcome(TurnState.CANCELED, Reason.CANCELED, "canceled by its user", self._usage)
 
     def failed(self, reason: str, error: str, *, retryable: bool = False) -> Outcome:
         """Where a tool that must not run twice was called, `tool_unknown`: no repeat may run it again."""

@@ -37,6 +37,8 @@ class Replica:
         self._store, self._runner, self._locks = store, runner, locks
         self._label, self._ttl = label, ttl
         self._adopts = adopts
+        self.failure: StorageError | None = None
+        """Why the last heartbeat could not be written; None if it was."""
         self._seen: dict[str, _Seen] = {}
         self._unknown: set[OpenTurn] = set()
         """What the last beat found to be ours, and unknown here."""
@@ -69,7 +71,9 @@ class Replica:
             await asyncio.sleep(self._ttl / 3)
             try:
                 await self._beat()
+                self.failure = None
             except StorageError as error:
+                self.failure = error
                 # Leases stay ours until others, who see the store, have watched us stand still.
                 logger.warning("no heartbeat: %s", error)
             except Exception:  # without its heart this replica would lose every turn that it runs

@@ -129,7 +129,10 @@ class Runtime:
         for name, opened in self._stores.items():
             try:
                 await opened.store.replicas()
-            except StorageError as error:
+                error: StorageError | None = opened.replica.failure
+            except StorageError as found:
+                error = found
+            if error:
                 problems.append(f"session store {name!r}: {error}")
         return problems
 

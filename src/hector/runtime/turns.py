@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, assert_never
 
@@ -71,6 +71,31 @@ class _LocalTurn:
     """Of its wait."""
 
 
+class _Locals:
+    """The turns that this process answers for. One turn can be there for two messages, of which one waits."""
+
+    def __init__(self) -> None:
+        self._by_session: dict[SessionKey, dict[tuple[str, str], _LocalTurn]] = {}
+
+    def __iter__(self) -> Iterator[_LocalTurn]:
+        """Those of this moment; they may be removed meanwhile."""
+        return iter([local for session in self._by_session.values() for local in session.values()])
+
+    def of(self, key: SessionKey) -> list[_LocalTurn]:
+        return list(self._by_session.get(key, {}).values())
+
+    def find(self, key: SessionKey, turn_id: str, message_id: str) -> _LocalTurn | None:
+        return self._by_session.get(key, {}).get((turn_id, message_id))
+
+    def add(self, local: _LocalTurn) -> None:
+        self._by_session.setdefault(local.key, {})[local.turn_id, local.message_id] = local
+
+    def remove(self, local: _LocalTurn) -> None:
+        session = self._by_session.get(local.key, {})
+        if session.pop((local.turn_id, local.message_id), None) and not session:
+            del self._by_session[local.key]
+
+
 class TurnRunner:
     """Accepts messages into one store, and runs the turns that are this replica's."""
 
@@ -79,7 +104,7 @@ class TurnRunner:
         self._agents = agents
         self.replica_id = ""
         """This replica's, as long as it is taken for alive; set by `Replica`."""
-        self._locals: dict[tuple[str, str], _LocalTurn] = {}
+        self._locals = _Locals()
         """By turn and message id; a session that is deleted and made again may get a message once more."""
         self._queues: dict[SessionKey, _Queue] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -118,14 +143,17 @@ class TurnRunner:
 
     async def cancel(self, key: SessionKey, turn_id: str) -> Turn | None:
         """End a turn as its user wishes; None if it has ended. Raises `NotFoundError` if there is none."""
-        local = next((turn for turn in self._of(key) if turn.turn_id == turn_id and turn.task), None)
+        local = next((turn for turn in self._locals.of(key) if turn.turn_id == turn_id and turn.task), None)
         if local:
             self._stop(local, Reason.CANCELED)
             return await local.feed.result()
         canceled = await self._store.cancel(key, turn_id)
         if canceled:
-            for waiting in [turn for turn in self._of(key) if turn.turn_id == turn_id]:
-                self._finish(waiting, canceled)
+            for local in [turn for turn in self._locals.of(key) if turn.turn_id == turn_id]:
+                if local.task:
+                    self._stop(local, _LOST)
+                else:
+                    self._finish(local, canceled)
             return canceled
         if await self._store.turn(key.agent_id, key.user_id, turn_id) is None:
             raise NotFoundError("task", turn_id)
@@ -134,22 +162,22 @@ class TurnRunner:
     async def delete(self, key: SessionKey) -> bool:
         """Delete a session; whoever waits for one of its turns gets `canceled`, reason `session deleted`."""
         deleted = await self._store.delete(key)
-        for local in self._of(key):
+        for local in self._locals.of(key):
             self.drop(local.turn_id)
         return deleted
 
     # --- from the replica's beat
 
     def running(self) -> set[str]:
-        return {local.turn_id for local in self._locals.values() if local.task}
+        return {local.turn_id for local in self._locals if local.task}
 
     def known(self) -> set[str]:
         """What runs or waits here."""
-        return {local.turn_id for local in self._locals.values()}
+        return {local.turn_id for local in self._locals}
 
     def drop(self, turn_id: str) -> None:
         """Stop what this process does for a turn that is not its own any longer; nothing is written."""
-        for local in [turn for turn in self._locals.values() if turn.turn_id == turn_id]:
+        for local in [turn for turn in self._locals if turn.turn_id == turn_id]:
             if local.task:
                 self._stop(local, _LOST)
             else:
@@ -171,10 +199,10 @@ class TurnRunner:
             await asyncio.wait(running, timeout=drain_timeout)
         # A queue may have been about to begin a turn.
         while running := self._running_tasks():
-            for local in list(self._locals.values()):
+            for local in self._locals:
                 self._stop(local, Reason.SHUTDOWN)
             await asyncio.wait(running)
-        for local in list(self._locals.values()):
+        for local in self._locals:
             self._fail(
                 local,
                 StoreUnavailableError(
@@ -185,7 +213,7 @@ class TurnRunner:
             await asyncio.wait(self._tasks)
 
     def _running_tasks(self) -> set[asyncio.Task[None]]:
-        return {local.task for local in self._locals.values() if local.task} | {
+        return {local.task for local in self._locals if local.task} | {
             queue.task for queue in self._queues.values()
         }
 
@@ -237,7 +265,7 @@ class TurnRunner:
         return await self._store.accept(arrival, agent.memory.limit)
 
     def _feed_of(self, message_id: str, turn: Turn) -> TurnFeed:
-        local = self._locals.get((turn.id, message_id))
+        local = self._locals.find(turn.key, turn.id, message_id)
         if local:
             return local.feed
         feed = TurnFeed()
@@ -247,7 +275,7 @@ class TurnRunner:
     # --- running
 
     def _run(self, local: _LocalTurn, begun: Begun) -> None:
-        self._locals[local.turn_id, local.message_id] = local
+        self._locals.add(local)
         local.task = self._spawn(self._run_to_end(local, begun))
 
     async def _run_to_end(self, local: _LocalTurn, begun: Begun) -> None:
@@ -267,7 +295,7 @@ class TurnRunner:
             self._fail(local, error)
         finally:
             # The session is free, whatever became of the turn.
-            self._locals.pop((local.turn_id, local.message_id), None)
+            self._locals.remove(local)
             if queue := self._queues.get(local.key):
                 queue.wake()
 
@@ -286,7 +314,7 @@ class TurnRunner:
 
     async def _after_loss(self, local: _LocalTurn) -> None:
         """Others have the turn, or its session is gone: give the caller what became of it."""
-        logger.warning(
+        logger.info(
             "turn %s of agent %s is not this replica's any longer; nothing more is written for it",
             local.turn_id,
             local.key.agent_id,
@@ -322,7 +350,7 @@ class TurnRunner:
     # --- waiting
 
     def _wait(self, local: _LocalTurn, queued: Queued) -> None:
-        self._locals[local.turn_id, local.message_id] = local
+        self._locals.add(local)
         local.feed.publish(TurnWaiting(local.turn_id, queued.ahead))
         loop = asyncio.get_running_loop()
         local.deadline = loop.call_later(local.agent.turns.max_wait, self._waited_enough, local)
@@ -342,7 +370,7 @@ class TurnRunner:
             self._queue(local.key).wake()
 
     def waits_here(self, key: SessionKey) -> list[_LocalTurn]:
-        return [local for local in self._of(key) if local.task is None]
+        return [local for local in self._locals.of(key) if local.task is None]
 
     async def take(self, key: SessionKey) -> asyncio.Task[None] | None:
         """Begin the next turn of a session if it is ours to begin; the task that runs it."""
@@ -353,7 +381,7 @@ class TurnRunner:
         if begun is None:
             return None
         message_id = begun.own[-1].message_id or ""
-        local = self._locals.get((begun.lease.turn_id, message_id))
+        local = self._locals.find(key, begun.lease.turn_id, message_id)
         if local is None:  # its replica is gone, and nobody listens
             local = _LocalTurn(agent, key, begun.lease.turn_id, message_id, stream=False)
         if local.deadline:
@@ -385,7 +413,7 @@ class TurnRunner:
             else:
                 self._fail(local, NotPausedError(turn.id, turn.state))
         else:
-            self._locals.pop((local.turn_id, local.message_id), None)
+            self._locals.remove(local)
             self._start(self._follow(local.key, local.turn_id, local.message_id, local.feed))
 
     def _queue(self, key: SessionKey) -> "_Queue":
@@ -403,9 +431,6 @@ class TurnRunner:
 
     # --- common
 
-    def _of(self, key: SessionKey) -> list[_LocalTurn]:
-        return [local for local in self._locals.values() if local.key == key]
-
     def _finish(self, local: _LocalTurn, turn: Turn) -> None:
         self._leave(local)
         local.feed.end(turn)
@@ -417,7 +442,7 @@ class TurnRunner:
     def _leave(self, local: _LocalTurn) -> None:
         if local.deadline:
             local.deadline.cancel()
-        self._locals.pop((local.turn_id, local.message_id), None)
+        self._locals.remove(local)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Nobody waits for it, but for the end of this process."""

@@ -9,8 +9,21 @@ from hector.domain.turns import Lease, NewMessage, Outcome, Reason, Turn, TurnSt
 from hector.storage import statements as sql
 from hector.storage.codec import storable
 from hector.storage.operations import Operation, execute, fetch
-from hector.storage.reading import Parameters, key_parameters, must_read_turn, read_runs, turn_row
-from hector.storage.rows import insert_agent_messages, is_alive, leave_queue, lock, mark
+from hector.storage.reading import (
+    Parameters,
+    TurnRow,
+    key_parameters,
+    must_read_turn,
+    read_runs,
+    turn_row,
+)
+from hector.storage.rows import SessionRow, insert_agent_messages, is_alive, leave_queue, lock, mark
+
+_CANCELED = Outcome(TurnState.CANCELED, Reason.CANCELED, "canceled by its user")
+_TOO_LONG = (
+    "the session was busy for longer than turns.max_wait allows, and the model was not asked;"
+    " send the message again"
+)
 
 
 def append(lease: Lease, new: Sequence[NewMessage]) -> Operation[int]:
@@ -61,13 +74,16 @@ def withdraw(key: SessionKey, turn_id: str, message_id: str, reason: str) -> Ope
     turn = yield from must_read_turn(key, turn_id)
     if turn.state is not TurnState.SUBMITTED:
         return turn
-    canceled = Outcome(TurnState.CANCELED, reason, retryable=reason == Reason.MAX_WAIT)
-    yield from _close(names | {"epoch": None}, [], canceled)
+    waited = Outcome(TurnState.CANCELED, reason, _TOO_LONG, retryable=True)
+    yield from _close(names | {"epoch": None}, [], waited if reason == Reason.MAX_WAIT else _CANCELED)
     return (yield from must_read_turn(key, turn_id))
 
 
 def cancel(key: SessionKey, turn_id: str) -> Operation[Turn | None]:
-    """End a paused or waiting turn as canceled by its user; None if it is neither."""
+    """End a turn as canceled by its user; None if it has ended.
+
+    One that runs is taken from whoever runs it: their next guarded write fails.
+    """
     names = key_parameters(key) | {"turn": turn_id}
     row = yield from lock(names)
     turn = yield from turn_row(key.agent_id, key.user_id, turn_id)
@@ -77,10 +93,12 @@ def cancel(key: SessionKey, turn_id: str) -> Operation[Turn | None]:
     if state is TurnState.SUBMITTED:
         (waiting,) = yield from read_runs(turn, (), with_waiting=True, with_files=False)
         return (yield from withdraw(key, turn_id, waiting.message_id or "", Reason.CANCELED))
-    if not state.paused:
+    if state is TurnState.WORKING:
+        yield from _take_away(names, row, turn, _CANCELED)
+    elif state.paused:
+        yield from _close(names | {"epoch": turn.epoch}, turn.runs, _CANCELED)
+    else:
         return None
-    names["epoch"] = turn.epoch
-    yield from _close(names, turn.runs, Outcome(TurnState.CANCELED, Reason.CANCELED))
     return (yield from must_read_turn(key, turn_id))
 
 
@@ -94,13 +112,18 @@ def end_orphan(key: SessionKey, turn_id: str, replica_id: str) -> Operation[bool
         return False
     turn = yield from turn_row(key.agent_id, key.user_id, turn_id)
     assert turn, "a turn that holds a lease exists"
-    assert turn.first_seq is not None, "a turn that holds a lease has begun"
     messages = yield from read_runs(turn, turn.runs, with_files=False)
-    yield from execute(sql.BREAK_LEASE, names)
-    # The turn's epoch goes up with the session's: should its replica live after all, this end is not its own.
-    names["epoch"] = row.lease_epoch + 1
-    yield from _close(names, [*turn.past_runs, (turn.first_seq, row.last_seq)], _crashed(messages))
+    yield from _take_away(names, row, turn, _crashed(messages))
     return True
+
+
+def _take_away(names: Parameters, row: SessionRow, turn: TurnRow, outcome: Outcome) -> Operation[None]:
+    """End a running turn in place of its replica."""
+    assert turn.first_seq is not None, "a turn that holds a lease has begun"
+    yield from execute(sql.BREAK_LEASE, names)
+    # The turn's epoch goes up with the session's: should its replica live, this end is not its own.
+    runs = [*turn.past_runs, (turn.first_seq, row.last_seq)]
+    yield from _close(names | {"epoch": row.lease_epoch + 1}, runs, outcome)
 
 
 def _appended_before(lease: Lease, new: Sequence[NewMessage]) -> Operation[bool]:

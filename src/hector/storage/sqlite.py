@@ -131,6 +131,7 @@ class SqliteDriver:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = connection
         """The writer's; None after a failure that left it in doubt."""
+        self._file = _file_of(settings.path)
         self._writer = threading.Thread(target=self._write_all, name="hector-sqlite-writer", daemon=True)
         self._readers = ThreadPoolExecutor(
             max(1, settings.readers), thread_name_prefix="hector-sqlite-reader"
@@ -177,6 +178,7 @@ class SqliteDriver:
 
     def _read(self, make: MakeOperation[T]) -> T:
         with translated(), self._reader() as connection:
+            self._check_file()
             connection.execute("BEGIN")
             try:
                 return run(connection, make())
@@ -248,13 +250,9 @@ class SqliteDriver:
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            self._give_up()
-            unknown = OutcomeUnknownError(
-                "the session store did not confirm the commit; the message is safe to repeat under its id"
-            )
-            unknown.__cause__ = error
+            failure = _uncommitted(error, rolled_back=self._give_up())
             # The errors among the outcomes, too, may rest on what others in the batch had written.
-            return [unknown] * len(batch)
+            return [failure] * len(batch)
         return outcomes
 
     def _begin(self) -> sqlite3.Connection:
@@ -262,19 +260,28 @@ class SqliteDriver:
             if self._connection is None:
                 self._connection = connect(self._settings)
             self._connection.execute("BEGIN IMMEDIATE")
+            self._check_file()
             return self._connection
 
-    def _give_up(self) -> None:
-        """Leave no transaction behind, or the next could not begin."""
+    def _give_up(self) -> bool:
+        """Leave no transaction behind, or the next could not begin; whether one was rolled back."""
         connection = self._connection
         if connection is None:
-            return
+            return False
         try:
-            _roll_back(connection)
+            return _roll_back(connection)
         except sqlite3.Error:
             self._connection = None
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
+            return False
+
+    def _check_file(self) -> None:
+        """SQLite itself goes on writing to a deleted file, and confirms what nobody will find."""
+        if _file_of(self._settings.path) != self._file:
+            raise StoreUnavailableError(
+                "the file of the session store was removed or replaced while it was open; restart hector"
+            )
 
 
 class MemoryDriver:
@@ -386,9 +393,34 @@ def _ours(error: BaseException) -> BaseException:
     return ours
 
 
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
+def _roll_back(connection: sqlite3.Connection) -> bool:
+    if not connection.in_transaction:
+        return False
+    connection.execute("ROLLBACK")
+    return True
+
+
+def _uncommitted(error: sqlite3.Error, *, rolled_back: bool) -> StorageError:
+    """What a failed COMMIT means to those whose work was in it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if rolled_back and code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+        failure: StorageError = _translate(error)
+    else:
+        failure = OutcomeUnknownError(
+            f"the session store did not confirm a commit ({error}), so its outcome is not known;"
+            " the same request is safe to repeat"
+        )
+    failure.__cause__ = error
+    return failure
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
+    """Which file stands under the path; None for none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _resolve(batch: list[_Job], outcomes: list[Any]) -> None:

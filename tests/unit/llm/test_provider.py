@@ -273,12 +273,12 @@ async def test_a_status_is_the_error_that_says_who_must_act(
     assert "said hello" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    "retry_after", ["90", format_datetime(datetime.now(UTC) + timedelta(seconds=95), usegmt=True)]
-)
+@pytest.mark.parametrize("as_date", [False, True])
 async def test_a_long_wait_is_not_waited_but_told(
-    fake: FakeOpenAI, model: ProviderModel, retry_after: str
+    fake: FakeOpenAI, model: ProviderModel, as_date: bool
 ) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=95), usegmt=True)
+    retry_after = date if as_date else "90"
     fake.behave(Behaviour(status=429, headers={"Retry-After": retry_after}))
     with pytest.raises(ModelRateLimitError) as raised:
         await reply_of(model)

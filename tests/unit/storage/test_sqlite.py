@@ -404,3 +404,27 @@ async def _driver(folder: Path, **settings: Any) -> SqliteDriver:
     driver = SqliteDriver(opened, connect(opened))
     driver.start()
     return driver
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_file_that_was_removed_is_not_written_to_any_more(tmp_path: Path, again: bool) -> None:
+    driver = await _driver(tmp_path)
+    await driver.write(_slow_read)
+    (tmp_path / "s.db").unlink()
+    if again:
+        connect(SqliteSettings(tmp_path / "s.db")).close()
+    for run in (driver.write, driver.read):
+        with pytest.raises(StoreUnavailableError, match="removed or replaced"):
+            await run(_slow_read)
+    await driver.close()
+
+
+async def test_a_full_disk_is_told_as_such_and_is_no_unknown_outcome(settings: SqliteSettings) -> None:
+    connection = connect(settings)
+    driver = SqliteDriver(settings, connection)
+    connection.execute("PRAGMA max_page_count=4")
+    driver.start()
+    with pytest.raises(StoreUnavailableError, match="full"):
+        await driver.write(lambda: execute(INSERT, {"note": "x" * 100_000}))
+    await driver.write(lambda: execute(INSERT, {"note": "fits"}))
+    await driver.close()
