@@ -42,7 +42,7 @@ imports: .venv/.ready-test
 	$(BIN)/lint-imports --no-logo
 
 unit: .venv/.ready-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 test-long: .venv/.ready-test ## all tests, the long ones and those with the big model too
 	$(BIN)/python -m pytest -m '' --timeout 900 $(ARGS)
