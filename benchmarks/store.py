@@ -40,8 +40,8 @@ _LEASE = (
 )
 _TURN = (
     "INSERT INTO turns (agent_id, user_id, id, session_id, state, retryable, attempt, epoch, superseded, first_seq,"
-    " input_tokens, output_tokens, replica_id, cancel_requested, created_at, started_at)"
-    f" VALUES (?,?,?,?,'working',0,1,?,0,?,0,0,?,0,{_NOW},{_NOW})"
+    " input_tokens, output_tokens, replica_id, created_at, started_at)"
+    f" VALUES (?,?,?,?,'working',0,1,?,0,?,0,0,?,{_NOW},{_NOW})"
 )
 _MESSAGE = (
     "INSERT INTO messages (agent_id, user_id, session_id, seq, turn_id, message_id, retry, role, content, tokens,"

@@ -93,14 +93,17 @@ async def test_a_failed_turn_ends_with_1_and_says_why(run: Run, fake: FakeOpenAI
     assert "Traceback" not in ended.err
 
 
-async def test_ctrl_c_cancels_the_turn(start: Start, run: Run, fake: FakeOpenAI) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_ctrl_c_and_sigterm_cancel_the_turn(
+    start: Start, run: Run, fake: FakeOpenAI, number: signal.Signals, status: int
+) -> None:
     fake.behave(Behaviour(text="one two", chunks=2, hold_after=1))
     process = await start("call", "--session=s", "assistant", "Count")
     assert process.stdout
     await process.stdout.readexactly(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = await process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == status
     assert b"Traceback" not in err
     await fake.until(lambda: fake.disconnects == 1)
     shown = await run("sessions", "show", "s", "--json")

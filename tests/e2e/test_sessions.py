@@ -92,3 +92,16 @@ async def test_looking_runs_nothing_that_others_left(folder: Path, start: Start,
         "say third",
         "third",
     ]
+
+
+async def test_an_id_cannot_pass_for_a_line_of_the_list(run: Run) -> None:
+    session, user = "a\nfake", "u\t\r"
+    told = await run("call", "--session", session, "--user", user, "assistant", "Hello")
+    assert told.err == "session a\\nfake: new\n"
+    listed = await run("sessions", "list", "--all-users")
+    assert listed.out.endswith("2 messages  a\\nfake  u\\t\\r\n")
+    shown = await run("sessions", "show", session, "--user", user)
+    assert shown.out.startswith("session a\\nfake · agent assistant · ")
+    gone = await run("sessions", "delete", session, "--user", user, stdin="y\n")
+    assert "Delete session a\\nfake of agent" in gone.err
+    assert "session a\\nfake of agent assistant is deleted\n" in gone.err

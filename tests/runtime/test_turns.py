@@ -1,6 +1,7 @@
 """Turns as a caller of one process sees them."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -14,8 +15,12 @@ from hector.domain.errors import (
     TooLargeError,
 )
 from hector.domain.events import TextDelta, TurnEnded, TurnStarted, TurnWaiting
-from hector.domain.messages import Text, UserMessage
+from hector.domain.ids import SessionKey
+from hector.domain.messages import ModelMessage, Text, Usage, UserMessage
+from hector.domain.models import ModelReply, ModelRequest
+from hector.domain.sessions import QueueState
 from hector.domain.turns import Reason, TurnSettings, TurnState
+from hector.runtime.handle import TurnHandle
 from tests.runtime.conftest import KEY, Node, StartNode
 
 
@@ -299,3 +304,49 @@ async def test_what_does_not_end_in_time_is_ended_and_says_so(node: Node) -> Non
 
 async def _collect(handle: object) -> list[object]:
     return [event async for event in handle.events()]  # type: ignore[attr-defined]
+
+
+async def test_a_turn_stopped_before_its_first_step_ends_for_all_who_wait(node: Node) -> None:
+    """Accepted and deleted in one group commit: both callers wake before the turn has run a line."""
+    for _ in range(20):
+        sending = asyncio.create_task(node.send("say x"))
+        deleting = asyncio.create_task(node.runtime.delete_session(KEY))
+        handle = await sending
+        await deleting
+        await node.runtime.delete_session(KEY)
+        assert (await handle.result()).state in (TurnState.CANCELED, TurnState.COMPLETED)
+    await node.opened.runner.close(0.0)
+
+
+async def test_a_provider_that_claims_absurd_usage_breaks_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def respond(request: ModelRequest) -> AsyncGenerator[ModelReply, None]:
+        del request
+        yield ModelReply(ModelMessage((Text("hi"),)), Usage(2**63, 2**80))
+
+    monkeypatch.setattr(node.model, "respond", respond)
+    assert (await node.ask("hello")).reply == "hi"
+
+
+async def test_a_message_that_comes_while_the_queue_is_read_is_not_lost(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, look = node.model.gate("g"), node.store.queue
+    late: list[TurnHandle] = []
+    came = asyncio.Event()
+
+    async def slow_look(key: SessionKey) -> QueueState:
+        state = await look(key)
+        if not came.is_set():
+            late.append(await node.send("say late"))
+            came.set()
+        return state
+
+    running = await node.send("wait g\nsay 0")
+    await gate.reached.wait()
+    monkeypatch.setattr(node.store, "queue", slow_look)
+    waiting = await node.send("say 1")
+    await came.wait()
+    gate.opened.set()
+    assert [(await handle.result()).reply for handle in (running, waiting, *late)] == ["0", "1", "late"]

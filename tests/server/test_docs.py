@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from hector.config import ServerSection
+from hector.domain.errors import ModelError
+from hector.domain.turns import Reason
 from hector.server.app import build_app
 from hector.server.statuses import STATUSES
 from tests.server.site import open_scripted
@@ -46,6 +48,19 @@ async def test_the_examples_do_what_the_page_says() -> None:
 def test_each_error_is_in_the_table(status: Any) -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith(f"| {status.http} |")]
     assert any(f"`{status.code}`" in row for row in rows)
+
+
+def _reasons() -> set[str]:
+    own = {value for name, value in vars(Reason).items() if name.isupper()}
+    kinds = [ModelError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return own | {kind.reason for kind in kinds}
+
+
+@pytest.mark.parametrize("reason", sorted(_reasons() - {Reason.WAITING_FOR_INPUT, Reason.SUPERSEDED}))
+def test_each_reason_of_a_turn_without_an_answer_is_in_the_table(reason: str) -> None:
+    assert re.search(rf"^\| (failed|canceled) \| `{reason}` \| (yes|no) \|", PAGE, re.MULTILINE)
 
 
 def test_each_path_is_in_the_table() -> None:

@@ -90,7 +90,7 @@ def test_the_user_speaks(role: Any) -> None:
 
 def test_what_is_null_or_empty_is_absent() -> None:
     asked = read(
-        {"contextId": "", "taskId": None, "messageId": "", "metadata": None, "content": HELLO},
+        {"contextId": None, "taskId": "", "messageId": "", "metadata": None, "content": HELLO},
         configuration=None,
     )
     assert (asked.context_id, asked.task_id, asked.message_id, asked.message.metadata) == (
@@ -125,7 +125,6 @@ def test_the_configuration(configuration: Any, at_once: bool, history: int) -> N
 @pytest.mark.parametrize(
     ("part", "expected"),
     [
-        ({"text": ""}, Text("")),
         ({"text": "x", "metadata": {"k": [1]}}, Text("x", {"k": [1]})),
         ({"raw": PNG_64, "mediaType": "image/png", "filename": "x"}, File("image/png", "x", PNG)),
         ({"raw": PNG_64.rstrip("=").replace("/", "_").replace("+", "-")}, File(data=PNG)),
@@ -199,7 +198,15 @@ def test_what_the_sdk_writes_is_understood() -> None:
     [  # each is one mistake
         ({}, "message", "is missing"),
         ({"message": "hi"}, "message", "wanted an object, found a string"),
-        ({"message": {}}, "message.parts", "is missing"),
+        ({"message": {}}, "message", "has neither content nor parts"),
+        ({"request": {"parts": None}}, "request", "has neither content nor parts"),
+        ({"message": {"content": HELLO, "parts": HELLO}}, "message", "has both content and parts; send one"),
+        ({"message": {"content": HELLO, "parts": []}}, "message", "has both content and parts"),
+        ({"message": {"content": [{"text": ""}]}}, "message.content", "says nothing"),
+        ({"message": {"parts": [{"text": " \n"}, {"text": "\t"}]}}, "message.parts", "says nothing"),
+        ({"request": {"parts": [{"kind": "text", "text": " "}]}}, "request.parts", "says nothing"),
+        ({"message": {"parts": HELLO, "contextId": ""}}, "message.contextId", "1 to 191 characters"),
+        ({"message": {"parts": HELLO, "context_id": ""}}, "message.context_id", "1 to 191 characters"),
         ({"message": {"content": "hi"}}, "message.content", "wanted an array, found a string"),
         ({"message": {"content": ["hi"]}}, "message.content[0]", "wanted an object, found a string"),
         ({"message": {"content": [{"text": 7}]}}, "message.content[0].text", "found the number 7"),
@@ -245,7 +252,8 @@ def test_what_the_sdk_writes_is_understood() -> None:
             "message.parts[0].data",
             "wanted an object",
         ),
-        ({"message": {"parts": HELLO, "role": "agent"}}, "message.role", "found a string"),
+        ({"message": {"parts": HELLO, "role": "agent"}}, "message.role", "found 'agent'"),
+        ({"message": {"parts": HELLO, "role": "who knows"}}, "message.role", "found a string"),
         ({"message": {"parts": HELLO, "role": 2}}, "message.role", "found the number 2"),
         ({"message": {"parts": HELLO, "role": True}}, "message.role", "found a boolean"),
         ({"message": {"parts": HELLO, "context_id": 7}}, "message.context_id", "found the number 7"),
@@ -297,8 +305,20 @@ def test_who_names_a_version_is_held_to_it(version: str, message: Any, field: st
 def test_the_idempotency_key_stands_in_for_a_message_id() -> None:
     body: Any = {"message": {"role": "ROLE_USER", "parts": HELLO}}
     assert read_send(body, version=Dialect.V1, idempotency_key="k").message_id == "k"
-    body["message"]["messageId"] = "m"
-    assert read_send(body, version=Dialect.V1, idempotency_key="k").message_id == "m"
+    body["message"]["messageId"] = "k"
+    assert read_send(body, version=Dialect.V1, idempotency_key="k").message_id == "k"
+
+
+def test_two_message_ids_are_one_too_many() -> None:
+    body: Any = {"message": {"message_id": "m", "role": "user", "parts": HELLO}}
+    with pytest.raises(InvalidError, match="differs from the header Idempotency-Key") as refused:
+        read_send(body, version=None, idempotency_key="k")
+    assert refused.value.field == "message.message_id"
+
+
+def test_a_message_may_say_nothing_beside_what_it_brings() -> None:
+    asked = read({"parts": [{"text": ""}, {"url": "https://example.org"}]})
+    assert asked.message.parts == (Text(""), File(url="https://example.org"))
 
 
 def test_push_notifications_are_not_promised() -> None:
@@ -327,10 +347,11 @@ def test_what_is_nested_beyond_reason_is_refused(place: str) -> None:
         (b"null", "is null"),
         (b'{"a": NaN}', "holds NaN"),
         (b'{"a": -Infinity}', "holds -Infinity"),
-        (b'{"a": 1, "a": 2}', "names a key twice"),
+        (b'{"b": 0, "a": 1, "a": 2}', "names the key 'a' twice"),
+        (b'{"%(k)s": 1, "%(k)s": 2}' % {b"k": b"k" * 1000}, f"names the key '{'k' * 64}...' twice"),
         (b'{"a": "\xff"}', "is not UTF-8 at byte 7"),
         (json.dumps({"a": 1}).encode("utf-16"), "is not UTF-8"),
-        (b"\xef\xbb\xbf{}", "is not JSON"),
+        (b"\xef\xbb\xbf\xff", "is not UTF-8 at byte 3"),
         (b'{"a":' * 50_000, "is nested too deeply"),
         (b"[" * 50_000, "is nested too deeply"),
         (b'{"a": ' + b"1" * 5000 + b"}", "a number that is too long"),
@@ -340,6 +361,10 @@ def test_bodies_that_are_no_json_object_are_refused(body: bytes, text: str) -> N
     with pytest.raises(InvalidError, match=text) as refused:
         parse_object(body)
     assert refused.value.field == "body"
+
+
+def test_a_byte_order_mark_is_no_fault() -> None:
+    assert parse_object(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
 
 
 _texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -372,9 +397,11 @@ _parts = (
 )
 
 
-@given(parts=st.lists(_parts, min_size=1, max_size=4), dialect=st.sampled_from(Dialect))
+@given(parts=st.lists(_parts, max_size=4), dialect=st.sampled_from(Dialect))
 def test_parts_survive_the_way_out_and_back(parts: list[Any], dialect: Dialect) -> None:
     name = "content" if dialect is Dialect.V03_PROTO else "parts"
+    # A message that says nothing would be refused.
+    parts = [*parts, Text("x")]
     sent = {"role": "user", name: [wire.part_json(dialect, part) for part in parts]}
     body = parse_object(json.dumps({"message": sent}).encode())
     assert read_send(body, version=None).message.parts == tuple(parts)

@@ -205,7 +205,11 @@ async def test_a_port_that_stays_in_use_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "text"), [("192.0.2.1", "cannot listen on"), ("no.such.host.invalid", "no address")]
+    ("host", "text"),
+    [
+        ("192.0.2.1", "cannot listen on 192.0.2.1 port 0: this machine has no such address$"),
+        ("no.such.host.invalid", "no address"),
+    ],
 )
 async def test_a_host_that_is_not_ours_is_named(host: str, text: str) -> None:
     with pytest.raises(ConfigError, match=f"server.host: {text}"):
@@ -221,3 +225,18 @@ async def test_whether_others_can_reach_it_is_seen_by_its_addresses(
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"{server.url}/v1/agents/a/sessions")
     assert answer.status_code == (200 if loopback else 403)
+
+
+async def test_a_stop_while_it_waits_for_its_port_is_heeded_at_once() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        stop = asyncio.Event()
+        section = ServerSection(port=other.getsockname()[1] - 1, drain_timeout=60.0)
+        runtime, _ = await open_scripted()
+        serving = asyncio.create_task(serve(runtime, section, stop=stop))
+        await asyncio.sleep(0)
+        stop.set()
+        async with asyncio.timeout(10):
+            await serving
+        await runtime.close()

@@ -1,11 +1,13 @@
 """`hector call`: one message, and its answer."""
 
+import asyncio
 import json
+import signal
 import sys
 
 from hector.cli.config_file import keeps_sessions
 from hector.cli.exchange import ReplyWriter, Request, exchange, failure, session_line
-from hector.cli.output import Output, complain, note
+from hector.cli.output import Output, complain, note, visible_id
 from hector.config.model import Config
 from hector.domain.errors import InvalidError
 from hector.domain.events import TurnEvent, TurnWaiting
@@ -26,7 +28,26 @@ def message_of(argument: str) -> str:
 
 
 async def call(config: Config, request: Request, *, as_json: bool) -> int:
-    """The exit status."""
+    """The exit status. SIGTERM cancels the turn as Ctrl-C does."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task
+    terminated = False
+
+    def terminate() -> None:
+        nonlocal terminated
+        terminated = True
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        return await _call(config, request, as_json=as_json)
+    except asyncio.CancelledError:
+        if not terminated:
+            raise
+        return 128 + signal.SIGTERM
+
+
+async def _call(config: Config, request: Request, *, as_json: bool) -> int:
     output = Output()
     writer = ReplyWriter(output.write)
     handles: list[TurnHandle] = []
@@ -43,7 +64,8 @@ async def call(config: Config, request: Request, *, as_json: bool) -> int:
     if as_json:
         await output.write(f"{json.dumps(_shown(handles[0], turn), ensure_ascii=False, indent=2)}\n")
     elif turn.state.paused:
-        note(f"the agent waits for an answer: send it with --session={turn.key.session_id} --task={turn.id}")
+        session = visible_id(turn.key.session_id)
+        note(f"the agent waits for an answer: send it with --session={session} --task={turn.id}")
     if problem := failure(turn):
         complain(problem)
         return 1

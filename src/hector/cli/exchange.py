@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
-from hector.cli.output import count, note
+from hector.cli.output import count, note, visible_id
 from hector.domain.errors import InvalidError
 from hector.domain.events import (
     TextDelta,
@@ -140,4 +140,4 @@ def failure(turn: Turn) -> str | None:
 def session_line(session_id: str, *, new: bool, messages: int) -> str:
     """`session work: resumed, 4 messages`."""
     what = "new" if new else f"resumed, {count(messages, 'message')}"
-    return f"session {session_id}: {what}"
+    return f"session {visible_id(session_id)}: {what}"

@@ -1,7 +1,6 @@
 """Lines of a conversation: typed at a terminal, or read from a pipe or file."""
 
 import asyncio
-import codecs
 import os
 import sys
 import threading
@@ -9,11 +8,12 @@ from contextlib import suppress
 from typing import Protocol
 
 from hector.cli.output import note
+from hector.domain.errors import InvalidError
 
 
 class Lines(Protocol):
     async def next(self) -> str | None:
-        """The next line that says something, without its end; None after the last."""
+        """The next line that says something, without its end; None after the last. Raises `InvalidError`."""
         ...
 
 
@@ -50,13 +50,15 @@ class PipedLines:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._arrived: asyncio.Queue[str | None] = asyncio.Queue()
+        self._arrived: asyncio.Queue[str | InvalidError | None] = asyncio.Queue()
         # A thread of our own that nobody waits for: a blocked read can be neither cancelled nor joined, and
         # an event loop cannot wait for a file.
         threading.Thread(target=self._read, daemon=True).start()
 
     async def next(self) -> str | None:
         while (line := await self._arrived.get()) is not None:
+            if isinstance(line, InvalidError):
+                raise line
             if line.strip():
                 return line
         return None
@@ -65,17 +67,19 @@ class PipedLines:
         # By the descriptor: a thread that is blocked in `sys.stdin` holds a lock that the interpreter wants
         # at its end.
         descriptor = sys.stdin.fileno()
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        rest = ""
-        while chunk := os.read(descriptor, 65536):
-            *lines, rest = (rest + decoder.decode(chunk)).split("\n")
-            for line in lines:
-                self._arrive(line)
-        if rest := rest + decoder.decode(b"", final=True):
-            self._arrive(rest)
+        rest, before = b"", 0
+        try:
+            while chunk := os.read(descriptor, 65536):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    self._arrive(line.decode())
+                    before += len(line) + 1
+            self._arrive(rest.decode())
+        except UnicodeDecodeError as error:
+            self._arrive(InvalidError("standard input", f"is not UTF-8 at byte {before + error.start}"))
         self._arrive(None)
 
-    def _arrive(self, line: str | None) -> None:
+    def _arrive(self, line: str | InvalidError | None) -> None:
         # The chat may have ended before its input.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, line)

@@ -12,11 +12,17 @@ _CONTROLS = {
     for code in (*range(0x20), *range(0x7F, 0xA0))
     if chr(code) not in _HARMLESS
 }
+_LINE_CONTROLS = _CONTROLS | {ord(char): repr(char)[1:-1] for char in "\n\r\t"}
 
 
 def visible(text: str) -> str:
     """Without control sequences: what others wrote must not steer the terminal of whoever reads it."""
     return text.translate(_CONTROLS)
+
+
+def visible_id(text: str) -> str:
+    """As `visible`, on one line: an id with a line break in it must not pass for a line of ours."""
+    return text.translate(_LINE_CONTROLS)
 
 
 def note(text: str) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import assert_never
 
 from hector.cli.config_file import keeps_sessions
-from hector.cli.output import count, note, visible
+from hector.cli.output import count, note, visible, visible_id
 from hector.config.model import Config
 from hector.domain.errors import NotFoundError
 from hector.domain.ids import SessionKey
@@ -47,8 +47,8 @@ async def list_sessions(
             _moment(each.updated_at),
             count(each.messages, "message"),
             _doing(each),
-            each.key.session_id,
-            each.key.user_id,
+            visible_id(each.key.session_id),
+            visible_id(each.key.user_id),
         )
         for each in page.sessions
     ]
@@ -74,7 +74,11 @@ async def show_session(
         shown: list[JsonValue] = [message_json(each) for each in messages]
         _print_json(session_json(session) | {"messages": shown, "before": earlier})
         return 0
-    title = [f"session {key.session_id}", f"agent {key.agent_id}", count(session.messages, "message")]
+    title = [
+        f"session {visible_id(key.session_id)}",
+        f"agent {key.agent_id}",
+        count(session.messages, "message"),
+    ]
     print(
         visible(
             " · ".join([*title, f"begun {_moment(session.created_at)}", *filter(None, [_doing(session)])])
@@ -96,7 +100,7 @@ async def delete_session(config: Config, key: SessionKey, *, confirm: bool) -> i
             return 1
         if not await runtime.delete_session(key):
             raise NotFoundError("session", key.session_id)
-    note(f"session {key.session_id} of agent {key.agent_id} is deleted")
+    note(f"session {visible_id(key.session_id)} of agent {key.agent_id} is deleted")
     return 0
 
 
@@ -106,7 +110,7 @@ def _confirmed(session: Session) -> bool:
     running = ", one of its turns runs and will be stopped" if session.running_turn_id else ""
     return typer.confirm(
         visible(
-            f"Delete session {session.key.session_id} of agent {session.key.agent_id}"
+            f"Delete session {visible_id(session.key.session_id)} of agent {session.key.agent_id}"
             f" ({count(session.messages, 'message')}{running})?"
         ),
         err=True,

@@ -1,8 +1,9 @@
 """A file's text -> Config, or one `ConfigError` with all that is wrong; reads the environment."""
 
 import copy
+import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -49,10 +50,11 @@ def loads(
         found = "nothing" if tree.value is None else "a list" if isinstance(tree.value, list) else "one value"
         raise ConfigError([Problem("", f"wanted a mapping with at least `agents:`, found {found}", file)])
     locator = Locator(file, tree.lines)
-    config, faults = _validated(tree)
+    config, faults, left_out = _validated(tree)
     problems = [_problem(fault, locator) for fault in faults]
     if config:
-        config._locator = locator  # noqa: SLF001 - only whoever read the file knows
+        moved = _moved(config, left_out)
+        config._locator = replace(locator, moved=moved)  # noqa: SLF001 - only whoever read the file knows
         problems += [problem for check in checks for problem in check(config)]
     if problems or not config:
         raise ConfigError(sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0))
@@ -77,23 +79,27 @@ def _read(path: Path, file: str) -> str:
         raise ConfigError([Problem("", text, file, line)]) from None
 
 
-def _validated(tree: Tree) -> tuple[Config | None, list[Fault]]:
-    """The configuration, or the sound part of it (None if there is too little), and all faults."""
+def _validated(tree: Tree) -> tuple[Config | None, list[Fault], set[KeyPath]]:
+    """The configuration, or the sound part of it (None if there is too little), all faults, and where
+    pydantic found them: what stands there is not in the sound part.
+    """
     part: dict[str, Any] | None = tree.value
     dangling = _dangling(tree)
     faults = [*tree.faults, *dangling]
     # What follows from a value that could not be read is nothing new, nor is what was found already.
     known = tree.unreadable | {fault.path for fault in dangling}
+    left_out: set[KeyPath] = set()
     while part is not None:
         try:
-            return Config.model_validate(part), faults
+            return Config.model_validate(part), faults, left_out
         except ValidationError as error:
             found = faults_of(error, tree)
         told = [fault for fault in found if fault.path not in known]
         silenced = [fault.silences for fault in told if fault.silences is not None]
         faults = [fault for fault in faults if not _below(fault.path, silenced)] + told
+        left_out |= {fault.path for fault in found}
         part = _sound(part, found)
-    return None, faults
+    return None, faults, left_out
 
 
 def _dangling(tree: Tree) -> list[Fault]:
@@ -128,13 +134,33 @@ def _sound(part: Mapping[str, Any], faults: Iterable[Fault]) -> dict[str, Any] |
                 if part[section][name] == stand_in:
                     return None
                 sound[section][name] = stand_in
+            case ("agents", str(), "tools", int()):
+                pass  # below: to take one out would move those after it
             case ("agents", str() as name, *rest):
                 _leave_out(sound["agents"], name, rest)
             case ("agents" | "llms" | "session_stores",) | ():
                 return None
             case (section, *_):
                 sound.pop(str(section), None)
+    left_out = {fault.path for fault in faults}
+    for name, agent in sound.get("agents", {}).items():
+        if isinstance(agent, dict) and isinstance(tools := agent.get("tools"), list):
+            agent["tools"] = [
+                tool for index, tool in enumerate(tools) if ("agents", name, "tools", index) not in left_out
+            ]
     return sound if sound.get("agents") else None
+
+
+def _moved(config: Config, left_out: Collection[KeyPath]) -> dict[str, str]:
+    """What checks call the second tool is the file's third where one before it was left out."""
+    moved = {}
+    for name, agent in config.agents.items():
+        tools = ("agents", name, "tools")
+        kept = (index for index in itertools.count() if (*tools, index) not in left_out)
+        for now, index in zip(range(len(agent.tools)), kept, strict=False):
+            if now != index:
+                moved[dotted((*tools, now))] = dotted((*tools, index))
+    return moved
 
 
 def _leave_out(agents: dict[str, Any], name: str, key: Sequence[str | int]) -> None:

@@ -11,6 +11,12 @@ class Locator:
     file: str = field(default="", compare=False)
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)
     """By dotted path, from 1."""
+    moved: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """From a path in a part of the file to the path in the file, where the two differ."""
+
+    def written(self, path: str) -> str:
+        """The operator's own path."""
+        return self.moved.get(path, path)
 
     def line(self, path: str) -> int | None:
         """The line of the key at this path, or of the nearest key above it that was written."""

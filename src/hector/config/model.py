@@ -287,12 +287,12 @@ class Config(Section):
 
     def where(self, path: str) -> tuple[str, int | None]:
         """File and line of the key at a dotted path, or of the nearest above; ('', None) if made in code."""
-        return self._locator.file, self._locator.line(path)
+        return self._locator.file, self._locator.line(self._locator.written(path))
 
     def problem(self, path: str, text: str) -> Problem:
         """For checks beyond shape, like that of API keys."""
         file, line = self.where(path)
-        return Problem(path, text, file, line)
+        return Problem(self._locator.written(path), text, file, line)
 
     def shown(self) -> dict[str, Any]:
         """Ready for JSON, defaults filled in, durations in seconds, sizes in bytes, secrets masked."""

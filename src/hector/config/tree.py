@@ -1,5 +1,6 @@
 """YAML text -> plain values, with the line of each and the environment's values in place."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ from hector.domain.errors import ConfigError, Problem
 
 _CORE = "tag:yaml.org,2002:"
 _TEXT_TAGS = frozenset({"str", "timestamp", "value", "merge"})
+_ALIAS = re.compile(r"\*([^\s,\[\]{}]+)")
+_KEY_BEFORE = re.compile(r"(<<|[A-Za-z0-9_-]+)\s*:\s+$")
+_SECRET_KEY = re.compile("key|token|secret|pass|auth|pw", re.IGNORECASE)
 _HINTS = {
     r"found character '\t' that cannot start any token": "YAML is indented with spaces, never with tabs",
     "mapping values are not allowed here": "a text with ': ' in it is written in quotes",
@@ -197,17 +201,19 @@ def _syntax_problem(error: YAMLError, text: str, file: str) -> Problem:
             unclosed = "stream end" in str(error.problem) or "end of stream" in str(error.problem)
             marks = (error.problem_mark, error.context_mark)
             mark = next(filter(None, reversed(marks) if unclosed else marks), None)
-            return Problem("", f"is no YAML: {_explained(error)}", file, mark.line + 1 if mark else None)
+            return Problem(
+                "", f"is no YAML: {_explained(error, text)}", file, mark.line + 1 if mark else None
+            )
         case _:
             return Problem("", "is no YAML", file)
 
 
-def _explained(error: MarkedYAMLError) -> str:
+def _explained(error: MarkedYAMLError, text: str) -> str:
     problem = str(error.problem)
     if isinstance(error, ComposerError) and "undefined alias" in problem:
-        # The name is left out: it may be an unquoted password that starts with '*'.
+        name = _alias(error, text)
         return (
-            "found a reference (*name) to an anchor (&name) that is not there;"
+            f"found a reference (*{name or 'name'}) to an anchor (&{name or 'name'}) that is not there;"
             " a text that starts with '*' is written in quotes"
         )
     if isinstance(error, ComposerError):
@@ -217,4 +223,20 @@ def _explained(error: MarkedYAMLError) -> str:
     start = error.context_mark
     context = f" ({error.context} that starts on line {start.line + 1})" if error.context and start else ""
     hint = next((f"; {hint}" for part, hint in _HINTS.items() if part in problem), "")
+    mark = error.problem_mark
+    if mark and text[mark.index - 1 : mark.index + 1] == "${":
+        hint = "; inside { } and [ ] a value with ${...} must be quoted"
     return f"{problem}{context}{hint}"
+
+
+def _alias(error: ComposerError, text: str) -> str:
+    """Its name; '' where it may be an unquoted password that starts with '*'."""
+    mark = error.problem_mark
+    if not mark:
+        return ""
+    line = text[: mark.index].rpartition("\n")[2]
+    key = _KEY_BEFORE.search(line)
+    if not key or _SECRET_KEY.search(key[1]):
+        return ""
+    name = _ALIAS.match(text, mark.index)
+    return name[1] if name else ""

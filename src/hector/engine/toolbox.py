@@ -67,8 +67,9 @@ class Toolbox:
             if not limit.expired():
                 raise
             raise ToolError(
-                f"tool {call.name!r} did not finish within {tool.timeout:g} s;"
-                " it was stopped, and may or may not have taken effect"
+                # Not "was stopped": a plain function cannot be.
+                f"tool {call.name!r} did not finish within {tool.timeout:g} s"
+                " and may or may not have taken effect"
             ) from None
 
 

@@ -15,13 +15,13 @@ from hector.llm.translate import delta_of, messages_for, parameters_for, reply_o
 
 
 async def exchange(
-    model: Model, request: ModelRequest, *, name: str, retry_pauses: Sequence[float]
+    model: Model, request: ModelRequest, *, name: str, base_url_from: str = "", retry_pauses: Sequence[float]
 ) -> AsyncGenerator[ModelEvent, None]:
     """Ask, and ask again as long as nothing has been answered yet and the failure may pass."""
     for pause in (*retry_pauses, None):
         answered = False
         try:
-            async with aclosing(_ask(model, request, name)) as answer:
+            async with aclosing(_ask(model, request, name, base_url_from)) as answer:
                 async for event in answer:
                     answered = True
                     yield event
@@ -34,8 +34,10 @@ async def exchange(
             return
 
 
-async def _ask(model: Model, request: ModelRequest, name: str) -> AsyncGenerator[ModelEvent, None]:
-    with translated(name):
+async def _ask(
+    model: Model, request: ModelRequest, name: str, base_url_from: str
+) -> AsyncGenerator[ModelEvent, None]:
+    with translated(name, base_url_from):
         messages = messages_for(request.messages, model)
         parameters = parameters_for(request)
         if request.stream:

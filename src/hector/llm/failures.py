@@ -42,22 +42,24 @@ _CODE = re.compile(r"[a-z_]{1,48}")
 
 
 @contextmanager
-def translated(name: str) -> Iterator[None]:
+def translated(name: str, base_url_from: str = "") -> Iterator[None]:
     """Raise what goes wrong in pydantic-ai, the provider's SDK and below it as a `ModelError`.
 
-    The texts hold neither what the provider wrote (it repeats keys and prompts) nor its address.
+    The texts hold neither what the provider wrote (it repeats keys and prompts) nor its address, but where
+    that was configured (`ModelChoice.base_url_from`).
     """
     try:
         yield
     except ModelError:
         raise
     except ModelAPIError as error:
-        raise _api_error(error, name) from error
+        raise _api_error(error, name, base_url_from) from error
     except (httpx2.TransportError, OSError) as error:
-        raise ModelUnreachableError(_lost(name)) from error
+        raise ModelUnreachableError(_lost(name, base_url_from)) from error
     except UnexpectedModelBehavior as error:
         raise ModelUnreachableError(
-            f"the provider of {name!r} gave an answer that is not of its protocol; check its host"
+            f"the provider of {name!r} gave an answer that is not of its protocol;"
+            f" check {base_url_from or 'the network'}"
         ) from error
     except Exception as error:
         # `Model` promises to raise nothing else, and a library of this size has errors that nobody listed.
@@ -78,7 +80,7 @@ def pause_before_retry(error: ModelError, pause: float) -> float | None:
     return wait if wait <= LONGEST_WAIT else None
 
 
-def _api_error(error: ModelAPIError, name: str) -> ModelError:
+def _api_error(error: ModelAPIError, name: str, base_url_from: str) -> ModelError:
     status = error.status_code if isinstance(error, ModelHTTPError) else None
     said = _said(error, status)
     if isinstance(error, ModelContextWindowExceededError) or _says_too_long(error, status):
@@ -97,20 +99,23 @@ def _api_error(error: ModelAPIError, name: str) -> ModelError:
     if isinstance(error, ModelAuthenticationError):
         return ModelAuthError(f"the provider of {name!r} refuses the API key{said}; check the key")
     if isinstance(error, ModelNotFoundError):
-        return ModelRequestError(f"its provider knows no model {name!r}{said}; check the name and the host")
+        also = f", and {base_url_from}" if base_url_from else ""
+        return ModelRequestError(f"its provider knows no model {name!r}{said}; check the name{also}")
+    if isinstance(error, ModelTimeoutError) and error.phase == "connect":
+        return ModelUnreachableError(_lost(name, base_url_from))
     if isinstance(error, ModelTimeoutError):
         return ModelUnreachableError(f"the provider of {name!r} did not answer in time; try again later")
     if isinstance(error, ModelConnectionError):
-        return ModelUnreachableError(_lost(name))
+        return ModelUnreachableError(_lost(name, base_url_from))
     if isinstance(error, ModelRequestRejectedError) or (status in range(400, 500) and status != 408):
         return ModelRequestError(f"the provider of {name!r} refuses the request{said}")
     return ModelUnreachableError(f"the provider of {name!r} failed{said}; try again later")
 
 
-def _lost(name: str) -> str:
+def _lost(name: str, base_url_from: str) -> str:
     return (
         f"no connection to the provider of {name!r}, or it was lost;"
-        " check its host (OPENAI_BASE_URL), or try again later"
+        f" check {base_url_from or 'the network'}, or try again later"
     )
 
 

@@ -32,7 +32,7 @@ class ProviderModel:
 
     `connect` runs in a thread when the model is first needed, so it may import what it needs and may block;
     it may run a second time if the first caller was cancelled. A `ModelError` that it raises is the answer to
-    that request, and the next request tries again.
+    that request, and the next request tries again. `base_url_from` is for the texts of errors.
     """
 
     def __init__(
@@ -40,11 +40,13 @@ class ProviderModel:
         connect: Callable[[], Connection],
         *,
         name: str,
+        base_url_from: str = "",
         context_window: int | None = None,
         retry_pauses: Sequence[float] = RETRY_PAUSES,
     ) -> None:
         self._connect = connect
         self._name = name
+        self._base_url_from = base_url_from
         self._context_window = context_window
         self._retry_pauses = tuple(retry_pauses)
         self._connection: Connection | None = None
@@ -63,7 +65,13 @@ class ProviderModel:
         # It imports pydantic-ai, which `_connected` has done in a thread.
         from hector.llm.exchange import exchange  # noqa: PLC0415
 
-        answer = exchange(connection.model, request, name=self._name, retry_pauses=self._retry_pauses)
+        answer = exchange(
+            connection.model,
+            request,
+            name=self._name,
+            base_url_from=self._base_url_from,
+            retry_pauses=self._retry_pauses,
+        )
         async with aclosing(answer):
             async for event in answer:
                 yield event
@@ -113,4 +121,9 @@ def openai_model(choice: ModelChoice) -> ProviderModel:
             max_tokens=choice.max_tokens,
         )
 
-    return ProviderModel(connect, name=choice.model, context_window=choice.context_window)
+    return ProviderModel(
+        connect,
+        name=choice.model,
+        base_url_from=choice.base_url_from,
+        context_window=choice.context_window,
+    )

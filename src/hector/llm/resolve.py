@@ -12,6 +12,8 @@ PROVIDERS: tuple[Provider, ...] = get_args(Provider)
 
 OPENAI_URL = "https://api.openai.com/v1"
 
+_HOST = "host in its entry under llms"
+_BASE_URL = "OPENAI_BASE_URL"
 _NOT_YET = ("anthropic", "google")
 _PROVIDER_BY_NAME = (
     (re.compile(r"(?:chat)?gpt-|o\d+(?:-|$)|ft:(?:gpt-|o\d)"), "openai"),
@@ -52,6 +54,8 @@ class ModelChoice:
     """As the provider calls it; '' for the default of `local` and `scripted`."""
     api_key: str | None = field(default=None, repr=False)
     base_url: str = ""
+    base_url_from: str = ""
+    """Where an operator would correct it, in words; '' for the provider's own."""
     temperature: float | None = None
     max_tokens: int | None = None
     timeout: float | None = None
@@ -74,14 +78,15 @@ def resolve(written: str | LlmEntry, environ: Mapping[str, str]) -> ModelChoice:
     if provider == "openai":
         if not model:
             raise ResolveError("needs the name of a model, such as gpt-4o", key="model")
-        base_url, api_key = _openai_access(entry, environ)
+        base_url, base_url_from, api_key = _openai_access(entry, environ)
     else:
-        base_url, api_key = "", None
+        base_url, base_url_from, api_key = "", "", None
     return ModelChoice(
         provider=provider,
         model=model,
         api_key=api_key,
         base_url=base_url,
+        base_url_from=base_url_from,
         temperature=entry.temperature,
         max_tokens=entry.max_tokens,
         timeout=entry.timeout,
@@ -118,11 +123,12 @@ def _supported(provider: str, written: str, *, key: str) -> Provider:
     raise ResolveError(f"no provider is named {provider!r} (known: {', '.join(PROVIDERS)})", key=key)
 
 
-def _openai_access(entry: LlmEntry, environ: Mapping[str, str]) -> tuple[str, str | None]:
+def _openai_access(entry: LlmEntry, environ: Mapping[str, str]) -> tuple[str, str, str | None]:
+    """Base URL, what says so, key."""
     if entry.host:
         # A key from the environment is OpenAI's and is not for others to see.
-        return _base_url(entry.host), _checked_key(entry.api_key, "api_key")
-    base_url = _base_url(environ["OPENAI_BASE_URL"]) if environ.get("OPENAI_BASE_URL") else OPENAI_URL
+        return _base_url(entry.host), _HOST, _checked_key(entry.api_key, "api_key")
+    base_url, base_url_from = _base_url_of(environ)
     key = _checked_key(entry.api_key, "api_key") or _checked_key(
         environ.get("OPENAI_API_KEY"), "OPENAI_API_KEY"
     )
@@ -132,7 +138,7 @@ def _openai_access(entry: LlmEntry, environ: Mapping[str, str]) -> tuple[str, st
             " llms (or use 'local', the embedded model, which needs none)",
             key="api_key",
         )
-    return base_url, key
+    return base_url, base_url_from, key
 
 
 def _checked_key(key: str | None, name: str) -> str | None:
@@ -144,21 +150,42 @@ def _checked_key(key: str | None, name: str) -> str | None:
     return key or None
 
 
+def _base_url_of(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Nothing is guessed of a variable that other programs read too: it holds a whole URL."""
+    url = environ.get(_BASE_URL, "").strip()
+    if not url:
+        return OPENAI_URL, ""
+    if not _is_url(url) or any(character in url for character in "@?#"):
+        # Not shown: a password or a key may stand in it.
+        raise ResolveError(
+            f"the environment variable {_BASE_URL} holds no URL like http://localhost:11434/v1"
+            " (without user, password, ? and #); correct it, unset it, or give the llm a host",
+            key="host",
+        )
+    return _with_path(url), f"the environment variable {_BASE_URL}"
+
+
 def _base_url(host: str) -> str:
     url = host.strip()
     if "://" not in url:
         url = f"{'http' if _is_near(url) else 'https'}://{url}"
-    try:
-        parts = urlsplit(url)
-        usable = (
-            parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-        )
-    except ValueError:
-        usable = False
-    if not usable:
+    if not _is_url(url):
         # Before an `@` stands a password.
         shown = repr(host) if "@" not in host else "host: what it holds"
         raise ResolveError(f"{shown} is no host or URL; write it like http://localhost:11434/v1", key="host")
+    return _with_path(url)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        found = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return found and text.isascii() and text.isprintable() and " " not in text
+
+
+def _with_path(url: str) -> str:
     url = url.rstrip("/")
     return url if urlsplit(url).path else f"{url}/v1"
 

@@ -77,7 +77,8 @@ async def open_runtime(
         for name in dict.fromkeys(agent.session_store for agent in agents.values()):
             store = await _open_store(config, name)
             opened.push_async_callback(store.close)
-            stores[name] = await _join(config, name, store, agents, adopts=adopts)
+            stores[name] = joined = await _join(config, name, store, agents, adopts=adopts)
+            opened.push_async_callback(joined.replica.stop)
         runtime = Runtime(agents, stores, message_limit=config.server.limits.message)
         # From here on the runtime closes the stores, after it has signed off from them.
         opened.pop_all()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hector.domain.errors import StorageError
 from hector.domain.replicas import OpenTurn, ReplicaLocks, ReplicaRow, ReplicaStore
+from hector.engine.defects import describe_defect
 from hector.runtime.turns import TurnRunner
 
 logger = logging.getLogger(__name__)
@@ -76,8 +77,8 @@ class Replica:
                 self.failure = error
                 # Leases stay ours until others, who see the store, have watched us stand still.
                 logger.warning("no heartbeat: %s", error)
-            except Exception:  # without its heart this replica would lose every turn that it runs
-                logger.exception("a heartbeat has a defect")
+            except Exception as error:  # noqa: BLE001  # without its heart this replica would lose every turn
+                _tell("a heartbeat met a defect", error)
 
     async def _beat(self) -> None:
         if not await self._store.beat(self._runner.replica_id):
@@ -122,8 +123,14 @@ class Replica:
             await self._clear(orphan)
 
     async def _clear(self, orphan: OpenTurn) -> None:
-        if orphan.working:
-            await self._store.end_orphan(orphan, self._runner.replica_id)
+        try:
+            if orphan.working:
+                await self._store.end_orphan(orphan, self._runner.replica_id)
+        except StorageError:
+            raise
+        except Exception as error:  # noqa: BLE001  # one that cannot be ended is not all of them
+            _tell(f"turn {orphan.turn_id} cannot be ended", error)
+            return
         if self._adopts:
             self._runner.adopt(orphan.key)
 
@@ -141,3 +148,8 @@ class Replica:
             if now - seen.since >= row.ttl or (self._locks and self._locks.is_free(row.id)):
                 dead.append(row)
         return dead
+
+
+def _tell(what: str, error: Exception) -> None:
+    """Without the error's own text, which may quote what was said."""
+    logger.error("%s:\n%s", what, describe_defect(error))

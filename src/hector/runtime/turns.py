@@ -34,6 +34,7 @@ from hector.domain.turns import (
     TurnState,
     TurnStore,
 )
+from hector.engine.defects import describe_defect
 from hector.engine.turn import TurnRun
 from hector.runtime.feed import TurnFeed
 from hector.runtime.handle import TurnHandle
@@ -65,6 +66,8 @@ class _LocalTurn:
     feed: TurnFeed = field(default_factory=TurnFeed)
     task: asyncio.Task[None] | None = None
     """Set while it runs."""
+    started: bool = False
+    """The task has taken its first step."""
     stop_reason: str | None = None
     """Why the task is being cancelled, or needs no cancelling any more."""
     deadline: asyncio.TimerHandle | None = None
@@ -108,6 +111,7 @@ class TurnRunner:
         """By turn and message id; a session that is deleted and made again may get a message once more."""
         self._queues: dict[SessionKey, _Queue] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._accepting: set[asyncio.Task[Any]] = set()
         self.closing = False
         """No turn begins any more."""
 
@@ -139,7 +143,15 @@ class TurnRunner:
             agent.turns.max_waiting,
         )
         # A task of its own: what was accepted must run, also if the caller is cancelled in the middle of it.
-        return await asyncio.shield(self._spawn(self._submit(agent, arrival, stream=stream)))
+        accepting = self._spawn(self._submit(agent, arrival, stream=stream))
+        self._accepting.add(accepting)
+        accepting.add_done_callback(self._accepted)
+        return await asyncio.shield(accepting)
+
+    def _accepted(self, accepting: asyncio.Task[Any]) -> None:
+        self._accepting.discard(accepting)
+        if not accepting.cancelled():
+            accepting.exception()  # it is the caller's, who may have left
 
     async def cancel(self, key: SessionKey, turn_id: str) -> Turn | None:
         """End a turn as its user wishes; None if it has ended. Raises `NotFoundError` if there is none."""
@@ -154,6 +166,8 @@ class TurnRunner:
                     self._stop(local, _LOST)
                 else:
                     self._finish(local, canceled)
+                    # What waited to resume a paused turn is still in the queue, to be refused in its place.
+                    self._queue(key).adopt()
             return canceled
         if await self._store.turn(key.agent_id, key.user_id, turn_id) is None:
             raise NotFoundError("task", turn_id)
@@ -172,8 +186,8 @@ class TurnRunner:
         return {local.turn_id for local in self._locals if local.task}
 
     def known(self) -> set[str]:
-        """What runs or waits here."""
-        return {local.turn_id for local in self._locals}
+        """What runs or waits here; not what is only followed to its end elsewhere."""
+        return {local.turn_id for local in self._locals if local.stop_reason != _LOST}
 
     def drop(self, turn_id: str) -> None:
         """Stop what this process does for a turn that is not its own any longer; nothing is written."""
@@ -209,13 +223,14 @@ class TurnRunner:
                     "this server stops; the message is stored and will be answered: repeat it under its id"
                 ),
             )
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        while rest := {task for task in self._tasks if not task.done()}:
+            await asyncio.wait(rest)
 
-    def _running_tasks(self) -> set[asyncio.Task[None]]:
-        return {local.task for local in self._locals if local.task} | {
-            queue.task for queue in self._queues.values()
-        }
+    def _running_tasks(self) -> set[asyncio.Task[Any]]:
+        """What runs a turn, or may be about to begin one."""
+        running = {local.task for local in self._locals if local.task}
+        queues = {queue.task for queue in self._queues.values()}
+        return {task for task in running | queues | self._accepting if not task.done()}
 
     # --- accepting
 
@@ -225,7 +240,7 @@ class TurnRunner:
         match accepted:
             case Begun():
                 local = _LocalTurn(agent, key, accepted.lease.turn_id, message_id, stream)
-                self._run(local, accepted)
+                self._begin(local, accepted)
                 return TurnHandle(
                     key,
                     local.turn_id,
@@ -274,15 +289,21 @@ class TurnRunner:
 
     # --- running
 
-    def _run(self, local: _LocalTurn, begun: Begun) -> None:
+    def _begin(self, local: _LocalTurn, begun: Begun) -> None:
         self._locals.add(local)
         local.task = self._spawn(self._run_to_end(local, begun))
+        if self.closing:  # it was asked for before
+            self._stop(local, Reason.SHUTDOWN)
 
     async def _run_to_end(self, local: _LocalTurn, begun: Begun) -> None:
+        local.started = True
         local.feed.publish(TurnStarted(local.turn_id))
         run = TurnRun(begun, local.agent, self._store, local.feed.publish, stream=local.stream)
         try:
-            self._finish(local, await run.run())
+            if local.stop_reason:
+                await self._settle(local, run)
+            else:
+                self._finish(local, await run.run())
         except asyncio.CancelledError:
             if local.stop_reason is None:
                 raise  # the event loop itself ends
@@ -293,6 +314,8 @@ class TurnRunner:
             await self._after_loss(local)
         except HectorError as error:
             self._fail(local, error)
+        except Exception as error:  # noqa: BLE001  # whoever waits must be told something
+            self._fail(local, _defect(error))
         finally:
             # The session is free, whatever became of the turn.
             self._locals.remove(local)
@@ -303,14 +326,24 @@ class TurnRunner:
         """End a turn that was stopped from within this process."""
         assert local.stop_reason, "only what was stopped is settled"
         try:
-            if local.stop_reason == _LOST:
-                await self._after_loss(local)
+            if turn := await self._settled(local, run, local.stop_reason):
+                self._finish(local, turn)
             else:
-                self._finish(local, await self._store.end(run.lease, [], _stopped(run, local.stop_reason)))
-        except LeaseLostError:
-            await self._after_loss(local)
+                await self._after_loss(local)
         except HectorError as error:
             self._fail(local, error)
+        except Exception as error:  # noqa: BLE001  # whoever waits must be told something
+            self._fail(local, _defect(error))
+
+    async def _settled(self, local: _LocalTurn, run: TurnRun, reason: str) -> Turn | None:
+        """The ended turn; None if it was not ours to end."""
+        if reason == _LOST:
+            return None
+        try:
+            return await self._store.end(run.lease, [], _stopped(run, reason))
+        except LeaseLostError:
+            # Or the lease is ours, and went on by an append whose commit got no answer.
+            return await self._store.cancel(local.key, local.turn_id) if reason == Reason.CANCELED else None
 
     async def _after_loss(self, local: _LocalTurn) -> None:
         """Others have the turn, or its session is gone: give the caller what became of it."""
@@ -330,6 +363,9 @@ class TurnRunner:
             except StorageError as error:
                 feed.fail(OutcomeUnknownError(f"{error}; the message is safe to repeat under its id"))
                 return
+            except Exception as error:  # noqa: BLE001  # whoever waits must be told something
+                feed.fail(_defect(error))
+                return
             if turn is None:
                 feed.end(_deleted(key, turn_id))
                 return
@@ -345,7 +381,9 @@ class TurnRunner:
     def _stop(self, local: _LocalTurn, reason: str) -> None:
         if local.task and not local.task.done() and local.stop_reason is None:
             local.stop_reason = reason
-            local.task.cancel()
+            # A task that is cancelled before its first step would run nothing, not even its end.
+            if local.started:
+                local.task.cancel()
 
     # --- waiting
 
@@ -362,8 +400,11 @@ class TurnRunner:
     async def _withdraw(self, local: _LocalTurn, reason: str) -> None:
         try:
             turn = await self._store.withdraw(local.key, local.turn_id, local.message_id, reason)
-        except StorageError as error:
-            self._fail(local, error)
+        except Exception as error:  # noqa: BLE001  # whoever waits must be told something
+            local.feed.fail(error if isinstance(error, HectorError) else _defect(error))
+            # It still stands in the queue, and nobody waits for it any more.
+            loop = asyncio.get_running_loop()
+            local.deadline = None if self.closing else loop.call_later(1.0, self._waited_enough, local)
             return
         if turn:  # otherwise it has just begun
             self._finish(local, turn)
@@ -386,16 +427,16 @@ class TurnRunner:
             local = _LocalTurn(agent, key, begun.lease.turn_id, message_id, stream=False)
         if local.deadline:
             local.deadline.cancel()
-        self._run(local, begun)
-        if self.closing:  # it was asked for before
-            self._stop(local, Reason.SHUTDOWN)
+        self._begin(local, begun)
         return local.task
 
     async def look(self, key: SessionKey) -> QueueState:
         """Read the queue; those who wait here in vain are told."""
+        waited = self.waits_here(key)  # before the look: who comes later is not in it
         state = await self._store.queue(key)
-        for local in self.waits_here(key):
-            if (local.turn_id, local.message_id) not in state.waiting:
+        for local in waited:
+            left = (local.turn_id, local.message_id) not in state.waiting
+            if left and local.task is None and not local.feed.ended:
                 await self._gone(local)
         return state
 
@@ -413,7 +454,7 @@ class TurnRunner:
             else:
                 self._fail(local, NotPausedError(turn.id, turn.state))
         else:
-            self._locals.remove(local)
+            self._leave(local)
             self._start(self._follow(local.key, local.turn_id, local.message_id, local.feed))
 
     def _queue(self, key: SessionKey) -> "_Queue":
@@ -486,12 +527,20 @@ class _Queue:
                 await self._runner.look(self.key)
             except StorageError as error:
                 logger.warning("the queue of a session of agent %s: %s", self.key.agent_id, error)
+            except Exception as error:  # noqa: BLE001  # others wait in this queue
+                _defect(error)
             try:
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
                 pause = _POLL_FIRST
             except TimeoutError:
                 pause = min(pause * 2, _POLL_LAST)
+
+
+def _defect(error: Exception) -> OutcomeUnknownError:
+    """Logged here; what the caller is told. A turn that is left behind is ended by the heartbeat."""
+    logger.error("a turn met a defect:\n%s", describe_defect(error))
+    return OutcomeUnknownError("internal error; the message is safe to repeat under its id")
 
 
 def _stopped(run: TurnRun, reason: str) -> Outcome:

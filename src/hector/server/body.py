@@ -1,6 +1,8 @@
 """The body of a request: bytes within a limit, and JSON without surprises."""
 
+import codecs
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -10,6 +12,8 @@ from hector.domain.errors import InvalidError
 from hector.domain.messages import JsonValue
 from hector.server.statuses import BodyTooLargeError, MediaTypeError
 
+_LONGEST_NAME = 64
+"""Characters of a key that an error repeats."""
 _MEDIA_TYPES = frozenset({b"application/json", b"application/a2a+json"})
 
 
@@ -43,12 +47,13 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def parse_object(body: bytes) -> Mapping[str, JsonValue]:
-    """One JSON object in UTF-8. Raises `InvalidError`."""
+    """One JSON object in UTF-8, with a byte order mark or without. Raises `InvalidError`."""
+    text = body.removeprefix(codecs.BOM_UTF8)
     try:
         # Not left to json.loads, which also takes UTF-16 and UTF-32.
-        value: JsonValue = _DECODER.decode(body.decode())
+        value: JsonValue = _DECODER.decode(text.decode())
     except UnicodeDecodeError as error:
-        raise InvalidError("body", f"is not UTF-8 at byte {error.start}") from None
+        raise InvalidError("body", f"is not UTF-8 at byte {error.start + len(body) - len(text)}") from None
     except json.JSONDecodeError as error:
         raise InvalidError(
             "body", f"is not JSON at line {error.lineno}, column {error.colno}: {_lower(error.msg)}"
@@ -84,12 +89,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Which of two equal keys counts differs from parser to parser, also between a proxy and us."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise InvalidError("body", "has an object that names a key twice")
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise InvalidError("body", f"has an object that names the key {_cut(twice)!r} twice")
     return found
 
 
 def _no_number(word: str) -> NoReturn:
     raise InvalidError("body", f"holds {word}, which is no JSON number")
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
 
 
 def _lower(text: str) -> str:

@@ -2,10 +2,12 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hector.domain.errors import InvalidError
+from hector.domain.ids import check_session_id
 from hector.domain.messages import Data, File, JsonValue, Metadata, Text, UserMessage, UserPart
 from hector.server.body import kind_of
 from hector.server.dialect import Dialect, spoken
@@ -31,6 +33,7 @@ _SNAKE = {
 _USER_ROLES = (1, "user", "ROLE_USER")
 _UNSAID_ROLES = (None, 0, "ROLE_UNSPECIFIED")
 _URL_SAFE = str.maketrans("-_", "+/")
+_WORD = re.compile(r"[A-Za-z_]{1,32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,7 @@ def read_send(
     if said is None:
         raise InvalidError("message", 'is missing; send {"message": {"role": "user", "parts": [...]}}')
     dialect = spoken(version, said.values)
-    message_id = said.filled("messageId") or idempotency_key or None
+    message_id = _read_message_id(said, idempotency_key)
     if version is not None and message_id is None:
         raise InvalidError(said.path("messageId"), f"is missing; A2A {version.value[:3]} requires it")
     _check_role(said, required=version is not None)
@@ -166,10 +169,10 @@ def read_send(
     at_once, history = _read_configuration(fields, unsaid_is_false=unsaid_is_false)
     return SendRequest(
         dialect,
-        UserMessage(tuple(_read_parts(said, dialect)), said.metadata()),
+        UserMessage(tuple(_read_parts(said, dialect, named=version is not None)), said.metadata()),
         place,
         message_id,
-        said.filled("contextId"),
+        _read_context_id(said),
         said.filled("taskId"),
         at_once,
         history,
@@ -203,21 +206,53 @@ def _read_configuration(fields: Fields, *, unsaid_is_false: bool) -> tuple[bool,
     return wishes.flag("returnImmediately") is True or leaves, wishes.count("historyLength") or 0
 
 
+def _read_message_id(said: Fields, idempotency_key: str | None) -> str | None:
+    """From the body or the header; neither wins where they differ, for a repeat is known by it."""
+    message_id = said.filled("messageId")
+    if message_id and idempotency_key and message_id != idempotency_key:
+        raise InvalidError(
+            said.path("messageId"), "differs from the header Idempotency-Key; send one of them, or one value"
+        )
+    return message_id or idempotency_key or None
+
+
+def _read_context_id(said: Fields) -> str | None:
+    """An empty one is refused: taken for absent, each message of a client's would begin a session anew."""
+    context_id = said.text("contextId")
+    return None if context_id is None else check_session_id(context_id, said.path("contextId"))
+
+
 def _check_role(said: Fields, *, required: bool) -> None:
     role = said.raw("role")
     unsaid = role in _UNSAID_ROLES and not isinstance(role, bool)
     if (unsaid and not required) or (role in _USER_ROLES and not isinstance(role, bool)):
         return
-    found = "nothing" if role is None else _shown(role)
+    if isinstance(role, str) and _WORD.fullmatch(role):
+        found = repr(role)
+    else:
+        found = "nothing" if role is None else _shown(role)
     raise InvalidError(said.path("role"), f'wanted "ROLE_USER", "user" or 1, found {found}')
 
 
-def _read_parts(said: Fields, dialect: Dialect) -> list[UserPart]:
+def _read_parts(said: Fields, dialect: Dialect, *, named: bool) -> list[UserPart]:
+    """`named`: the caller named a version, which has one of the two fields alone."""
+    content, parts = said.raw("content"), said.raw("parts")
+    if content is not None and parts is not None:
+        raise InvalidError(said.place, "has both content and parts; send one")
+    if content is None and parts is None and not named:
+        raise InvalidError(
+            said.place, 'has neither content nor parts; wanted one of them, an array like [{"text": "..."}]'
+        )
     name = "content" if dialect is Dialect.V03_PROTO else "parts"
     if said.raw(name) is None:
         raise InvalidError(said.path(name), 'is missing; wanted an array like [{"text": "..."}]')
     read = _READERS[dialect]
-    return [read(part) for part in said.objects(name)]
+    found = [read(part) for part in said.objects(name)]
+    if found and all(isinstance(part, Text) and not part.text.strip() for part in found):
+        raise InvalidError(
+            said.path(name), "says nothing; wanted a text that is more than spaces, or a file or data"
+        )
+    return found
 
 
 def _read_v1(part: Fields) -> UserPart:
@@ -301,7 +336,7 @@ def _read_base64(part: Fields, name: str) -> bytes:
 
 
 def _shown(value: JsonValue) -> str:
-    """Numbers and short words as they are, for they explain the fault; never what somebody said."""
+    """Whole numbers as they are, for they explain the fault; never what somebody said."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return kind_of(value) if isinstance(value, float) else f"the number {value}"
     return kind_of(value)

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import os
 import socket
 from collections.abc import Callable, Generator, Sequence
 
@@ -87,8 +88,18 @@ async def serve(
 ) -> None:
     """Serve until `stop` is set; `ready` is called when connections are taken. Raises `ConfigError`."""
     http = HttpServer(runtime, server)
-    await http.start()
+    starting = asyncio.create_task(http.start())
     stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():  # it still waits for its port
+        starting.cancel()
+        await asyncio.wait((starting,))
+        return
+    try:
+        await starting
+    except BaseException:
+        stopped.cancel()
+        raise
     ended = asyncio.create_task(http.wait())
     try:
         ready(http)
@@ -114,9 +125,7 @@ async def listen(host: str, port: int, *, patience: float) -> list[socket.socket
             return _bind(addresses)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise _cannot(
-                    "server.host", f"cannot listen on {host} port {port}: {error.strerror}"
-                ) from error
+                raise _cannot("server.host", f"cannot listen on {host} port {port}: {_why(error)}") from error
             if loop.time() >= deadline:
                 raise _cannot(
                     "server.port",
@@ -147,8 +156,15 @@ def _bind(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> list[socket.so
             each.close()
         raise
     if not sockets:
-        raise OSError(errno.EADDRNOTAVAIL, "this machine has none of its addresses")
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     return sockets
+
+
+def _why(error: OSError) -> str:
+    """In the system's words: asyncio and socket add Python's view of the address to `strerror`."""
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def _listener(family: int, address: tuple[object, ...]) -> socket.socket:

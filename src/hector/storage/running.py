@@ -20,6 +20,8 @@ from hector.storage.reading import (
 from hector.storage.rows import SessionRow, insert_agent_messages, is_alive, leave_queue, lock, mark
 
 _CANCELED = Outcome(TurnState.CANCELED, Reason.CANCELED, "canceled by its user")
+_MOST_TOKENS = 2**53
+"""Whatever a provider claims must fit the column."""
 _TOO_LONG = (
     "the session was busy for longer than turns.max_wait allows, and the model was not asked;"
     " send the message again"
@@ -112,8 +114,14 @@ def end_orphan(key: SessionKey, turn_id: str, replica_id: str) -> Operation[bool
         return False
     turn = yield from turn_row(key.agent_id, key.user_id, turn_id)
     assert turn, "a turn that holds a lease exists"
-    messages = yield from read_runs(turn, turn.runs, with_files=False)
-    yield from _take_away(names, row, turn, _crashed(messages))
+    try:
+        outcome = _crashed((yield from read_runs(turn, turn.runs, with_files=False)))
+    except (ValueError, KeyError, TypeError):
+        # Somebody wrote into the table by hand: who cannot read what was called must fear the worst.
+        outcome = Outcome(
+            TurnState.FAILED, Reason.TOOL_UNKNOWN, "the server stopped, and what it stored is damaged"
+        )
+    yield from _take_away(names, row, turn, outcome)
     return True
 
 
@@ -170,8 +178,8 @@ def _close(names: Parameters, runs: Sequence[tuple[int, int]], outcome: Outcome)
         "error": storable(outcome.error) if outcome.error else None,
         "retryable": outcome.retryable,
         "last_seq": runs[-1][1] if runs else None,
-        "input_tokens": outcome.usage.input_tokens,
-        "output_tokens": outcome.usage.output_tokens,
+        "input_tokens": min(outcome.usage.input_tokens, _MOST_TOKENS),
+        "output_tokens": min(outcome.usage.output_tokens, _MOST_TOKENS),
     }
     yield from execute(sql.END_TURN, names | ended)
     if outcome.state is not TurnState.COMPLETED:

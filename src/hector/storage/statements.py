@@ -317,7 +317,6 @@ _NEW_TURN: dict[str, Any] = _KEY | {
     "superseded": false(),
     "input_tokens": _ZERO,
     "output_tokens": _ZERO,
-    "cancel_requested": false(),
     "created_at": now(),
 }
 INSERT_TURN = Statement(

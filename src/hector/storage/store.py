@@ -155,8 +155,9 @@ async def open_sqlite(name: str, settings: SqliteSettings) -> SqlSessionStore:
 
     Raises `StoreOpenError`.
     """
-    # Connections are opened later too, when the working directory may be another.
-    settings = replace(settings, path=settings.path.absolute())
+    # Connections are opened later too, when the working directory may be another; and two names of one file
+    # must lead to the same locks.
+    settings = replace(settings, path=settings.path.resolve())
     try:
         connection = await asyncio.to_thread(_prepare, settings)
     except (OSError, StorageError) as error:

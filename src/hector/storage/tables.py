@@ -154,7 +154,6 @@ turns = Table(
     Column("output_tokens", BigInteger, nullable=False),
     # Whose work it is while it runs.
     Column("replica_id", _uuid),
-    Column("cancel_requested", Boolean, nullable=False),
     Column("created_at", _time, nullable=False),
     Column("started_at", _time),
     Column("ended_at", _time),

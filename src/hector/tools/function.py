@@ -29,6 +29,7 @@ class ToolLoadError(ConfigError):
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__([Problem("", f"tool {name!r}: {why}")])
+        self.why = why
 
 
 class FunctionTool:
@@ -104,7 +105,11 @@ def load_tool(reference: str) -> FunctionTool:
     if not callable(function):
         raise ToolLoadError(reference, f"it is a {type(function).__name__}; wanted a function")
     mark = mark_of(function)
-    return FunctionTool(function, mark.name, idempotent=mark.idempotent, timeout=mark.timeout)
+    try:
+        return FunctionTool(function, mark.name, idempotent=mark.idempotent, timeout=mark.timeout)
+    except ToolLoadError as error:
+        # Whoever looks for the fault knows the path, and perhaps not the name.
+        raise ToolLoadError(reference, error.why) from error.__cause__
 
 
 def _import(name: str, reference: str) -> object:

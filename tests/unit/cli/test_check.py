@@ -54,3 +54,15 @@ def test_a_program_is_given_the_faults_and_their_places(
 def test_a_program_is_told_that_a_file_is_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check_config(written(tmp_path, GOOD), as_json=True) == 0
     assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": []}
+
+
+def test_what_is_wrong_with_the_providers_variables_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.setenv("OPENAI_BASE_URL", "nonsense")
+    path = written(tmp_path, "llms: {m: {type: openai, model: x}}\nagents: {a: {llm: m}, b: {llm: gpt-4o}}\n")
+    with pytest.raises(ConfigError) as raised:
+        check_config(path, as_json=False)
+    assert [problem.path for problem in raised.value.problems] == ["llms.m.host", "agents.b.llm"]
+    assert all("OPENAI_BASE_URL holds no URL" in problem.text for problem in raised.value.problems)

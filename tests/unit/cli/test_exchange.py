@@ -122,3 +122,7 @@ def test_a_turn_without_an_answer_says_why(turn: Turn, told: str | None) -> None
 )
 def test_a_session_is_new_or_resumed(new: bool, messages: int, line: str) -> None:
     assert session_line("work", new=new, messages=messages) == line
+
+
+def test_a_session_line_is_one_line_whatever_the_id() -> None:
+    assert session_line("a\nsession b\t\r", new=True, messages=0) == "session a\\nsession b\\t\\r: new"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hector.cli.lines import PipedLines
+from hector.domain.errors import InvalidError
 
 
 @pytest.fixture
@@ -29,7 +30,6 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[
         (b"no end", ["no end"]),
         (b"\n  \nafter nothing\n", ["after nothing"]),
         ("zwölf\n汉字".encode(), ["zwölf", "汉字"]),
-        (b"half a letter \xc3", ["half a letter �"]),
     ],
 )
 async def test_every_line_that_says_something_comes_once(
@@ -41,3 +41,17 @@ async def test_every_line_that_says_something_comes_once(
     while (line := await piped.next()) is not None:
         found.append(line)
     assert found == lines
+
+
+@pytest.mark.parametrize(
+    ("content", "byte"), [(b"one\ntwo \xff\nthree\n", 8), ("one\nzwölf ".encode() + b"\xc3", 11)]
+)
+async def test_what_is_not_utf_8_is_refused_where_it_comes(
+    typed: Callable[[bytes], None], content: bytes, byte: int
+) -> None:
+    typed(content)
+    piped = PipedLines()
+    assert await piped.next() == "one"
+    with pytest.raises(InvalidError, match=f"standard input: is not UTF-8 at byte {byte}$"):
+        await piped.next()
+    assert await piped.next() is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hector.cli.output import count, visible
+from hector.cli.output import count, visible, visible_id
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,14 @@ from hector.cli.output import count, visible
 )
 def test_control_characters_are_shown_and_not_obeyed(text: str, shown: str) -> None:
     assert visible(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("汉字 1", "汉字 1"), ("a\nb", "a\\nb"), ("a\r\tb", "a\\r\\tb"), ("\x1b[2J", "\\x1b[2J")],
+)
+def test_an_id_stays_on_its_line(text: str, shown: str) -> None:
+    assert visible_id(text) == shown
 
 
 @pytest.mark.parametrize(("number", "words"), [(0, "0 turns"), (1, "1 turn"), (2, "2 turns")])

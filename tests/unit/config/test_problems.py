@@ -456,6 +456,21 @@ session_stores:
             "c.yaml:9: session_stores.broken.sql: is missing; wanted a mapping",
         ]
 
+    def test_the_sound_tools_beside_a_malformed_one_are_looked_at_and_keep_their_places(self) -> None:
+        def none_load(config: Config) -> Iterator[Problem]:
+            for index, tool in enumerate(config.agents["a"].tools):
+                yield config.problem(f"agents.a.tools[{index}]", f"no {tool}")
+
+        text = "agents:\n  a:\n    llm: x\n    tools:\n      - o:k\n      - bad\n      - ${NO}\n      - n:o\n"
+        with pytest.raises(ConfigError) as caught:
+            loads(text, file="c.yaml", environ={}, checks=[none_load])
+        assert [(problem.line, problem.path, problem.text[:6]) for problem in caught.value.problems] == [
+            (5, "agents.a.tools[0]", "no o:k"),
+            (6, "agents.a.tools[1]", "wanted"),
+            (7, "agents.a.tools[2]", "enviro"),
+            (8, "agents.a.tools[3]", "no n:o"),
+        ]
+
     def test_several_faults_of_one_model_leave_the_rest_to_be_looked_at(self) -> None:
         text = "agents: {a: {llm: x}}\nllms: {m: {type: openai, timeout: x, temperature: 9}}\nnope: 1\n"
         with pytest.raises(ConfigError) as caught:

@@ -49,6 +49,27 @@ def told(text: str) -> list[str]:
                 " (while scanning a quoted scalar that starts on line 3); the closing quote is missing"
             ),
         ),
+        (
+            "agents: {a: {llm: ${X}}}\n",
+            (
+                "c.yaml:1: is no YAML: expected ',' or '}', but got '{' (while parsing a flow mapping that"
+                " starts on line 1); inside { } and [ ] a value with ${...} must be quoted"
+            ),
+        ),
+        (
+            "agents: {a: {tools: [x${X}]}}\n",
+            (
+                "c.yaml:1: is no YAML: expected ',' or ']', but got '{' (while parsing a flow sequence that"
+                " starts on line 1); inside { } and [ ] a value with ${...} must be quoted"
+            ),
+        ),
+        (
+            "x: &base {}\nagents:\n  a: {<<: *bsae, llm: m}\n",
+            (
+                "c.yaml:3: is no YAML: found a reference (*bsae) to an anchor (&bsae) that is not there;"
+                " a text that starts with '*' is written in quotes"
+            ),
+        ),
         ("a: 1\n---\nb: 2\n", "c.yaml:2: is no YAML: found a second document; a configuration is one"),
         ("a: 1\nb: \x01\n", "c.yaml:2: is no YAML: it holds the control character 0x01"),
         ("agents: &a {b: *a}", "c.yaml: is nested too deeply, or in itself"),

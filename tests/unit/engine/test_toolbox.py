@@ -71,9 +71,7 @@ async def test_a_tool_that_takes_too_long_is_stopped_and_the_model_told() -> Non
     forever = Forever()
     ran = await run(FakeTool("f", forever, timeout=0.01))
     assert ran.result.is_error
-    assert ran.result.text == (
-        "tool 'f' did not finish within 0.01 s; it was stopped, and may or may not have taken effect"
-    )
+    assert ran.result.text == ("tool 'f' did not finish within 0.01 s and may or may not have taken effect")
     assert forever.stopped
 
 

@@ -131,6 +131,25 @@ def test_what_is_no_failure_passes(passing: BaseException) -> None:
         raise passing
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ModelConnectionError("m", SECRET), "check the variable X, or try again later"),
+        (httpx2.ReadError(SECRET), "check the variable X, or try again later"),
+        (exceptions.UnexpectedModelBehavior(SECRET), "check the variable X"),
+        (ModelNotFoundError("m", SECRET), "check the name, and the variable X"),
+    ],
+)
+def test_what_may_lie_in_the_address_says_where_that_came_from(error: Exception, told: str) -> None:
+    with pytest.raises(ModelError, match=f"; {told}$"), translated("gpt-4o", "the variable X"):
+        raise error
+    with (
+        pytest.raises(ModelError, match=r"; check the n(etwork(, or try again later)?|ame)$"),
+        translated("m"),
+    ):
+        raise error
+
+
 def test_our_own_error_passes_as_it_is() -> None:
     ours = ModelRequestError("already said")
     with pytest.raises(ModelRequestError) as raised, translated("gpt-4o"):

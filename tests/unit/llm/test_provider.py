@@ -37,7 +37,7 @@ from hector.domain.messages import (
 from hector.domain.models import ModelEvent, ModelReply, ModelRequest
 from hector.domain.tools import ToolSpec
 from hector.llm.provider import Connection, ProviderModel, openai_model
-from hector.llm.resolve import ModelChoice
+from hector.llm.resolve import LlmEntry, ModelChoice, resolve
 from tests.fakes.openai_server import Behaviour, FakeOpenAI
 
 KEY = "sk-test-key"
@@ -354,13 +354,23 @@ async def test_silence_in_the_middle_of_an_answer_is_given_up(fake: FakeOpenAI) 
     await model.close()
 
 
-async def test_nobody_there_is_unreachable() -> None:
+async def test_nobody_there_is_unreachable_and_the_error_says_where_the_address_came_from() -> None:
     async with FakeOpenAI() as fake:
         url = fake.url
-    model = model_at(url)
-    with pytest.raises(ModelUnreachableError, match="no connection to the provider of 'gpt-4o'"):
-        await reply_of(model)
-    await model.close()
+    at_host = LlmEntry("openai", "gpt-4o", host=url)
+    by_variable = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": url}
+    for choice, source in [
+        (resolve(at_host, {}), "host in its entry under llms"),
+        (resolve("gpt-4o", by_variable), "the environment variable OPENAI_BASE_URL"),
+    ]:
+        model = openai_model(choice)
+        model._retry_pauses = ()
+        with pytest.raises(ModelUnreachableError) as raised:
+            await reply_of(model)
+        assert str(raised.value) == (
+            f"no connection to the provider of 'gpt-4o', or it was lost; check {source}, or try again later"
+        )
+        await model.close()
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -115,8 +115,40 @@ def test_without_a_host_the_base_url_is_that_of_the_environment_or_openai() -> N
     assert resolve("gpt-4o", KEY).base_url == OPENAI_URL
     environ = {**KEY, "OPENAI_BASE_URL": "http://localhost:1/api/"}
     assert resolve("gpt-4o", environ) == ModelChoice(
-        provider="openai", model="gpt-4o", api_key="sk-from-environ", base_url="http://localhost:1/api"
+        provider="openai",
+        model="gpt-4o",
+        api_key="sk-from-environ",
+        base_url="http://localhost:1/api",
+        base_url_from="the environment variable OPENAI_BASE_URL",
     )
+    assert (
+        resolve(LlmEntry(model="m", host="localhost:1"), {}).base_url_from == "host in its entry under llms"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:1/v1",
+        "nonsense",
+        "ftp://x/v1",
+        "http://",
+        "http://x:port",
+        "http://x:0",
+        "http://a b",
+        "http://me:secret@x/v1",
+        "http://x?key=secret",
+    ],
+)
+def test_a_base_url_of_the_environment_that_is_none_is_told_before_it_is_used(url: str) -> None:
+    with pytest.raises(ResolveError, match="the environment variable OPENAI_BASE_URL holds no URL") as raised:
+        resolve("gpt-4o", {**KEY, "OPENAI_BASE_URL": url})
+    assert raised.value.key == "host"
+    assert "secret" not in str(raised.value)
+
+
+def test_an_empty_base_url_of_the_environment_counts_as_not_set() -> None:
+    assert resolve("gpt-4o", {**KEY, "OPENAI_BASE_URL": " "}).base_url == OPENAI_URL
 
 
 def test_settings_of_the_entry_are_kept() -> None:

@@ -88,6 +88,8 @@ def test_a_tool_that_cannot_be_loaded_says_why(reference: str, told: str, here: 
     assert problem.text.startswith(f"tool {reference!r}: {told.format(here=here)}")
 
 
-def test_parameters_that_cannot_be_described_name_the_function() -> None:
-    with pytest.raises(ToolLoadError, match="tool 'odd': its parameters cannot be described to a model"):
+def test_a_function_that_cannot_be_a_tool_is_named_as_it_was_written() -> None:
+    with pytest.raises(
+        ToolLoadError, match="tool 'my_tools:odd': its parameters cannot be described to a model"
+    ):
         load_tool("my_tools:odd")
