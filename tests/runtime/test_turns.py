@@ -16,10 +16,11 @@ from hector.domain.errors import (
 )
 from hector.domain.events import TextDelta, TurnEnded, TurnStarted, TurnWaiting
 from hector.domain.ids import SessionKey
+from hector.domain.memory import TailLimit
 from hector.domain.messages import ModelMessage, Text, Usage, UserMessage
 from hector.domain.models import ModelReply, ModelRequest
 from hector.domain.sessions import QueueState
-from hector.domain.turns import Reason, TurnSettings, TurnState
+from hector.domain.turns import Accepted, Arrival, Reason, TurnSettings, TurnState
 from hector.runtime.handle import TurnHandle
 from tests.runtime.conftest import KEY, Node, StartNode
 
@@ -306,16 +307,22 @@ async def _collect(handle: object) -> list[object]:
     return [event async for event in handle.events()]  # type: ignore[attr-defined]
 
 
-async def test_a_turn_stopped_before_its_first_step_ends_for_all_who_wait(node: Node) -> None:
-    """Accepted and deleted in one group commit: both callers wake before the turn has run a line."""
-    for _ in range(20):
-        sending = asyncio.create_task(node.send("say x"))
-        deleting = asyncio.create_task(node.runtime.delete_session(KEY))
-        handle = await sending
-        await deleting
-        await node.runtime.delete_session(KEY)
-        assert (await handle.result()).state in (TurnState.CANCELED, TurnState.COMPLETED)
-    await node.opened.runner.close(0.0)
+async def test_a_turn_stopped_before_its_first_step_ends_for_all_who_wait(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, runner = node.store.accept, node.opened.runner
+
+    async def accept_and_lose(arrival: Arrival, limit: TailLimit) -> Accepted:
+        accepted = await accept(arrival, limit)
+        await node.store.delete(KEY)
+        # As where one group commit held both: this comes before the turn's first step.
+        asyncio.get_running_loop().call_soon(runner.drop, arrival.turn_id)
+        return accepted
+
+    monkeypatch.setattr(node.store, "accept", accept_and_lose)
+    turn = await node.ask("say x")
+    assert (turn.state, turn.reason) == (TurnState.CANCELED, Reason.SESSION_DELETED)
+    await runner.close(0.0)
 
 
 async def test_a_provider_that_claims_absurd_usage_breaks_nothing(
@@ -330,8 +337,9 @@ async def test_a_provider_that_claims_absurd_usage_breaks_nothing(
 
 
 async def test_a_message_that_comes_while_the_queue_is_read_is_not_lost(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    node = await start(ttl=3600.0)  # or the heartbeat would find it after all
     gate, look = node.model.gate("g"), node.store.queue
     late: list[TurnHandle] = []
     came = asyncio.Event()
