@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, assert_never
 
 from hector.domain.agents import Agent
@@ -38,6 +37,7 @@ from hector.engine.defects import describe_defect
 from hector.engine.turn import TurnRun
 from hector.runtime.feed import TurnFeed
 from hector.runtime.handle import TurnHandle
+from hector.runtime.local_turns import LocalTurn, LocalTurns
 
 logger = logging.getLogger(__name__)
 
@@ -54,51 +54,6 @@ class Store(TurnStore, SessionDirectory, ReplicaStore, Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(slots=True, eq=False)
-class _LocalTurn:
-    """A turn that this process answers for: it waits here, or runs here."""
-
-    agent: Agent
-    key: SessionKey
-    turn_id: str
-    message_id: str
-    stream: bool
-    feed: TurnFeed = field(default_factory=TurnFeed)
-    task: asyncio.Task[None] | None = None
-    """Set while it runs."""
-    started: bool = False
-    """The task has taken its first step."""
-    stop_reason: str | None = None
-    """Why the task is being cancelled, or needs no cancelling any more."""
-    deadline: asyncio.TimerHandle | None = None
-    """Of its wait."""
-
-
-class _Locals:
-    """The turns that this process answers for. One turn can be there for two messages, of which one waits."""
-
-    def __init__(self) -> None:
-        self._by_session: dict[SessionKey, dict[tuple[str, str], _LocalTurn]] = {}
-
-    def __iter__(self) -> Iterator[_LocalTurn]:
-        """Those of this moment; they may be removed meanwhile."""
-        return iter([local for session in self._by_session.values() for local in session.values()])
-
-    def of(self, key: SessionKey) -> list[_LocalTurn]:
-        return list(self._by_session.get(key, {}).values())
-
-    def find(self, key: SessionKey, turn_id: str, message_id: str) -> _LocalTurn | None:
-        return self._by_session.get(key, {}).get((turn_id, message_id))
-
-    def add(self, local: _LocalTurn) -> None:
-        self._by_session.setdefault(local.key, {})[local.turn_id, local.message_id] = local
-
-    def remove(self, local: _LocalTurn) -> None:
-        session = self._by_session.get(local.key, {})
-        if session.pop((local.turn_id, local.message_id), None) and not session:
-            del self._by_session[local.key]
-
-
 class TurnRunner:
     """Accepts messages into one store, and runs the turns that are this replica's."""
 
@@ -107,7 +62,7 @@ class TurnRunner:
         self._agents = agents
         self.replica_id = ""
         """This replica's, as long as it is taken for alive; set by `Replica`."""
-        self._locals = _Locals()
+        self._locals = LocalTurns()
         """By turn and message id; a session that is deleted and made again may get a message once more."""
         self._queues: dict[SessionKey, _Queue] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -239,7 +194,7 @@ class TurnRunner:
         key, message_id = arrival.key, arrival.message_id
         match accepted:
             case Begun():
-                local = _LocalTurn(agent, key, accepted.lease.turn_id, message_id, stream)
+                local = LocalTurn(agent, key, accepted.lease.turn_id, message_id, stream)
                 self._begin(local, accepted)
                 return TurnHandle(
                     key,
@@ -250,7 +205,7 @@ class TurnRunner:
                     accepted.earlier_messages,
                 )
             case Queued():
-                local = _LocalTurn(agent, key, accepted.turn_id, message_id, stream)
+                local = LocalTurn(agent, key, accepted.turn_id, message_id, stream)
                 self._wait(local, accepted)
                 return TurnHandle(
                     key,
@@ -289,13 +244,13 @@ class TurnRunner:
 
     # --- running
 
-    def _begin(self, local: _LocalTurn, begun: Begun) -> None:
+    def _begin(self, local: LocalTurn, begun: Begun) -> None:
         self._locals.add(local)
         local.task = self._spawn(self._run_to_end(local, begun))
         if self.closing:  # it was asked for before
             self._stop(local, Reason.SHUTDOWN)
 
-    async def _run_to_end(self, local: _LocalTurn, begun: Begun) -> None:
+    async def _run_to_end(self, local: LocalTurn, begun: Begun) -> None:
         local.started = True
         local.feed.publish(TurnStarted(local.turn_id))
         run = TurnRun(begun, local.agent, self._store, local.feed.publish, stream=local.stream)
@@ -322,7 +277,7 @@ class TurnRunner:
             if queue := self._queues.get(local.key):
                 queue.wake()
 
-    async def _settle(self, local: _LocalTurn, run: TurnRun) -> None:
+    async def _settle(self, local: LocalTurn, run: TurnRun) -> None:
         """End a turn that was stopped from within this process."""
         assert local.stop_reason, "only what was stopped is settled"
         try:
@@ -335,7 +290,7 @@ class TurnRunner:
         except Exception as error:  # noqa: BLE001  # whoever waits must be told something
             self._fail(local, _defect(error))
 
-    async def _settled(self, local: _LocalTurn, run: TurnRun, reason: str) -> Turn | None:
+    async def _settled(self, local: LocalTurn, run: TurnRun, reason: str) -> Turn | None:
         """The ended turn; None if it was not ours to end."""
         if reason == _LOST:
             return None
@@ -345,7 +300,7 @@ class TurnRunner:
             # Or the lease is ours, and went on by an append whose commit got no answer.
             return await self._store.cancel(local.key, local.turn_id) if reason == Reason.CANCELED else None
 
-    async def _after_loss(self, local: _LocalTurn) -> None:
+    async def _after_loss(self, local: LocalTurn) -> None:
         """Others have the turn, or its session is gone: give the caller what became of it."""
         logger.info(
             "turn %s of agent %s is not this replica's any longer; nothing more is written for it",
@@ -378,7 +333,7 @@ class TurnRunner:
             StoreUnavailableError("this server stops; repeat the message under its id to get its answer")
         )
 
-    def _stop(self, local: _LocalTurn, reason: str) -> None:
+    def _stop(self, local: LocalTurn, reason: str) -> None:
         if local.task and not local.task.done() and local.stop_reason is None:
             local.stop_reason = reason
             # A task that is cancelled before its first step would run nothing, not even its end.
@@ -387,17 +342,17 @@ class TurnRunner:
 
     # --- waiting
 
-    def _wait(self, local: _LocalTurn, queued: Queued) -> None:
+    def _wait(self, local: LocalTurn, queued: Queued) -> None:
         self._locals.add(local)
         local.feed.publish(TurnWaiting(local.turn_id, queued.ahead))
         loop = asyncio.get_running_loop()
         local.deadline = loop.call_later(local.agent.turns.max_wait, self._waited_enough, local)
         self._queue(local.key).wake()
 
-    def _waited_enough(self, local: _LocalTurn) -> None:
+    def _waited_enough(self, local: LocalTurn) -> None:
         self._start(self._withdraw(local, Reason.MAX_WAIT))
 
-    async def _withdraw(self, local: _LocalTurn, reason: str) -> None:
+    async def _withdraw(self, local: LocalTurn, reason: str) -> None:
         try:
             turn = await self._store.withdraw(local.key, local.turn_id, local.message_id, reason)
         except Exception as error:  # noqa: BLE001  # whoever waits must be told something
@@ -410,7 +365,7 @@ class TurnRunner:
             self._finish(local, turn)
             self._queue(local.key).wake()
 
-    def waits_here(self, key: SessionKey) -> list[_LocalTurn]:
+    def waits_here(self, key: SessionKey) -> list[LocalTurn]:
         return [local for local in self._locals.of(key) if local.task is None]
 
     async def take(self, key: SessionKey) -> asyncio.Task[None] | None:
@@ -424,7 +379,7 @@ class TurnRunner:
         message_id = begun.own[-1].message_id or ""
         local = self._locals.find(key, begun.lease.turn_id, message_id)
         if local is None:  # its replica is gone, and nobody listens
-            local = _LocalTurn(agent, key, begun.lease.turn_id, message_id, stream=False)
+            local = LocalTurn(agent, key, begun.lease.turn_id, message_id, stream=False)
         if local.deadline:
             local.deadline.cancel()
         self._begin(local, begun)
@@ -440,7 +395,7 @@ class TurnRunner:
                 await self._gone(local)
         return state
 
-    async def _gone(self, local: _LocalTurn) -> None:
+    async def _gone(self, local: LocalTurn) -> None:
         """It does not wait any longer, and it was not we who began it."""
         turn = await self._store.turn(local.key.agent_id, local.key.user_id, local.turn_id)
         if local.task:
@@ -472,15 +427,15 @@ class TurnRunner:
 
     # --- common
 
-    def _finish(self, local: _LocalTurn, turn: Turn) -> None:
+    def _finish(self, local: LocalTurn, turn: Turn) -> None:
         self._leave(local)
         local.feed.end(turn)
 
-    def _fail(self, local: _LocalTurn, error: HectorError) -> None:
+    def _fail(self, local: LocalTurn, error: HectorError) -> None:
         self._leave(local)
         local.feed.fail(error)
 
-    def _leave(self, local: _LocalTurn) -> None:
+    def _leave(self, local: LocalTurn) -> None:
         if local.deadline:
             local.deadline.cancel()
         self._locals.remove(local)

@@ -1,10 +1,7 @@
-"""SQLite: one writer thread that commits in groups, readers beside it, and an OS lock for each replica."""
+"""SQLite: one writer thread that commits in groups, and readers beside it."""
 
 import asyncio
 import contextlib
-import fcntl
-import glob
-import os
 import queue
 import sqlite3
 import threading
@@ -26,8 +23,6 @@ T = TypeVar("T")
 BUSY_TIMEOUT = 20.0
 """Seconds that a writer waits for another process's transaction."""
 _MAX_BATCH = 256
-_FRESH = 60.0
-"""Seconds in which a replica that starts has surely locked the file that it made."""
 _UNWRITABLE = frozenset(
     {
         sqlite3.SQLITE_CANTOPEN,
@@ -311,60 +306,6 @@ class MemoryDriver:
 
     async def close(self) -> None:
         self.connection.close()
-
-
-class ReplicaLocks:
-    """A lock file beside the database for each replica; the OS frees it however the process ends."""
-
-    def __init__(self, database: Path) -> None:
-        self._database = database
-        self._held: dict[str, int] = {}
-
-    def hold(self, replica_id: str) -> None:
-        descriptor = os.open(self._path(replica_id), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._held[replica_id] = descriptor
-
-    def release(self, replica_id: str) -> None:
-        descriptor = self._held.pop(replica_id, None)
-        if descriptor is not None:
-            self._path(replica_id).unlink(missing_ok=True)
-            os.close(descriptor)
-
-    def is_free(self, replica_id: str) -> bool:
-        """Nobody holds it: that replica's process is gone."""
-        try:
-            descriptor = os.open(self._path(replica_id), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            # It is made before the replica's row, and removed after it, or by whoever declared it dead.
-            return True
-        except PermissionError:
-            return False  # another user's: only its counter can tell
-        try:
-            # Shared, so that two who look at once do not take one another for its holder.
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(descriptor)
-        return True
-
-    def forget(self, replica_id: str) -> None:
-        """Remove what a dead replica left."""
-        self._path(replica_id).unlink(missing_ok=True)
-
-    def sweep(self) -> None:
-        """Remove what replicas left that died before they had a row."""
-        for path in self._path("").parent.glob(f"{glob.escape(self._path('').name)}*"):
-            with contextlib.suppress(OSError):
-                # A fresh one may be about to be locked.
-                if time.time() - path.stat().st_mtime > _FRESH and self.is_free(
-                    path.name[len(self._path("").name) :]
-                ):
-                    path.unlink()
-
-    def _path(self, replica_id: str) -> Path:
-        return self._database.with_name(f"{self._database.name}-replica-{replica_id}")
 
 
 def time_argument(moment: datetime) -> str:

@@ -22,11 +22,11 @@ from hector.domain.replicas import OpenTurn, ReplicaRow
 from hector.domain.sessions import QueueState, Session, SessionPage
 from hector.domain.turns import Accepted, Arrival, Begun, Lease, NewMessage, Outcome, Turn
 from hector.storage import deletion, liveness, reading, running, turns
+from hector.storage.locks import ReplicaLocks
 from hector.storage.migrate import upgrade_sqlite
 from hector.storage.operations import MakeOperation
 from hector.storage.sqlite import (
     MemoryDriver,
-    ReplicaLocks,
     SqliteDriver,
     SqliteSettings,
     connect,

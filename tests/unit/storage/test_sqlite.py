@@ -18,8 +18,9 @@ import pytest
 from sqlalchemy import literal_column, select, text
 
 from hector.domain.errors import OutcomeUnknownError, StorageError, StoreUnavailableError
+from hector.storage.locks import ReplicaLocks
 from hector.storage.operations import Operation, Statement, execute, fetch
-from hector.storage.sqlite import MemoryDriver, ReplicaLocks, SqliteDriver, SqliteSettings, connect
+from hector.storage.sqlite import MemoryDriver, SqliteDriver, SqliteSettings, connect
 
 INSERT = Statement(text("INSERT INTO notes (note) VALUES (:note)"))
 SELECT = Statement(text("SELECT note FROM notes ORDER BY id"))
@@ -305,7 +306,7 @@ async def test_the_driver_in_memory_keeps_nothing_of_a_failed_operation() -> Non
 _HOLD = """
 import sys
 from pathlib import Path
-from hector.storage.sqlite import ReplicaLocks
+from hector.storage.locks import ReplicaLocks
 locks = ReplicaLocks(Path(sys.argv[1]))
 locks.hold("r1")
 print("held", flush=True)
