@@ -8,6 +8,7 @@ ARGS ?=
 BIN := .venv/bin
 CHECKED := $(wildcard src tests scripts)
 TYPED := $(wildcard src tests scripts/*.py)
+EXTRAS := --extra local --extra mysql --extra postgres
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
   --no-emit-index-url --no-emit-find-links --custom-compile-command 'make pin' $(ARGS)
 
@@ -58,8 +59,8 @@ format: .venv/.ready-test ## format, and mend what can be mended by machine
 	$(BIN)/ruff check --fix $(CHECKED)
 
 pin: ## pin the newest versions that pyproject.toml allows (needs uv; ARGS=--upgrade to move)
-	$(COMPILE) pyproject.toml --extra local requirements/build.in --output-file requirements/run.txt
-	$(COMPILE) pyproject.toml --extra local requirements/build.in --group dev \
+	$(COMPILE) pyproject.toml $(EXTRAS) requirements/build.in --output-file requirements/run.txt
+	$(COMPILE) pyproject.toml $(EXTRAS) requirements/build.in --group dev \
 	  --constraint requirements/run.txt --output-file requirements/test.txt
 
 clean: ## remove .venv and everything made by tools

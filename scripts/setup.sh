@@ -45,11 +45,22 @@ has_engine_libraries() {
     "$python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1"); ctypes.CDLL("libstdc++.so.6")' 2>/dev/null
 }
 
+# The database servers that the tests start for themselves, as the packages that are lacking.
+missing_servers() {
+  local PATH=$PATH:/usr/sbin
+  # Debian keeps PostgreSQL's programs out of the path. MariaDB's packages with -core have no daemon to start.
+  compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || echo postgresql
+  { command -v mariadbd && command -v mariadb-install-db; } >/dev/null || echo mariadb-server-core
+  command -v my_print_defaults >/dev/null || echo mariadb-client-core
+  command -v pgbouncer >/dev/null || echo pgbouncer
+}
+
 # All at once and before anything is fetched, so that who must type a command types one.
 check_system() {
-  local missing=()
+  local missing=() package
   has_working_venv || can_make_venv || { [[ $EUID -ne 0 ]] && has_own_pip; } || missing+=(python3-venv)
   has_engine_libraries || missing+=(libgomp1 libstdc++6)
+  [[ $kind != test ]] || while read -r package; do missing+=("$package"); done < <(missing_servers)
   [[ ${#missing[@]} -gt 0 ]] || return 0
   if [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null; then
     apt_install "${missing[@]}"
@@ -63,10 +74,22 @@ apt_install() {
   local log
   log=$(mktemp)
   say "installing $* with apt-get"
-  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } \
+  { apt-get update && without_daemons apt-get install -y --no-install-recommends "$@"; } \
     >"$log" 2>&1 </dev/null || { cat "$log" >&2; fail "apt-get could not install $*"; }
   rm -f "$log"
 }
+
+# Runs apt-get so that it starts no server, and makes no PostgreSQL cluster, which would start one at each boot.
+without_daemons() (
+  policy=/usr/sbin/policy-rc.d
+  clusters=/etc/postgresql-common/createcluster.d/none-for-hector.conf
+  ours=("$clusters")
+  [[ -e $policy ]] || ours+=("$policy")
+  trap 'rm -f "${ours[@]}"' EXIT
+  [[ -e $policy ]] || { printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"; }
+  mkdir -p "${clusters%/*}" && echo 'create_main_cluster = false' >"$clusters"
+  DEBIAN_FRONTEND=noninteractive "$@"
+)
 
 # Sets `pip`, an array, to the command that installs into .venv.
 make_venv() {
