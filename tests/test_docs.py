@@ -59,10 +59,10 @@ def test_the_documented_choices_are_the_real_ones(place: tuple[str, str]) -> Non
 def _means(written: str, key: Key) -> bool:
     match key.field.default:
         case default if default is PydanticUndefined:
-            return written == "*required*"
+            return written == ("*required*" if key.field.is_required() else "a quarter of max_conns")
         case None:
             return written == "*none*"
-        case "" | ():
+        case "" | () | {}:
             return written == "empty"
         case bool(default):
             return written == str(default).lower()
@@ -74,10 +74,18 @@ def _means(written: str, key: Key) -> bool:
             return written == str(default)
 
 
+ENVIRON = {
+    "ALICE_TOKEN": "alice-0123456789",
+    "OPERATOR_TOKEN": "operator-0123456789",
+    "OPENAI_API_KEY": "sk-0123456789",
+    "DB_PASSWORD": "s3cret",
+    "DB_URL": "postgres://hector:s3cret@db.example.com/hector_sessions?sslmode=require",
+    # Any file that is there.
+    "DB_CA": str(REFERENCE),
+}
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", REFERENCE.read_text(), re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_of_configuration_load(example: str) -> None:
-    environ = {name: f"{name}-0123456789" for name in ("ALICE_TOKEN", "OPERATOR_TOKEN", "OPENAI_API_KEY")}
-    assert loads(example, environ=environ).agents
+    assert loads(example, environ=ENVIRON).agents

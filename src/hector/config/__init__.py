@@ -17,13 +17,13 @@ from hector.config.model import (
     ScriptedSection,
     ServerSection,
     SessionStoreSection,
-    SqliteSection,
     SqlStoreSection,
     SummaryBufferSection,
     TokenSection,
     TurnsSection,
     WorkingSection,
 )
+from hector.config.sql import MySqlSection, PostgresSection, SqliteSection, SqlSection
 
 __all__ = [
     "AgentSection",
@@ -38,10 +38,13 @@ __all__ = [
     "LoggingSection",
     "MemorySection",
     "MemoryStoreSection",
+    "MySqlSection",
     "OpenAISection",
+    "PostgresSection",
     "ScriptedSection",
     "ServerSection",
     "SessionStoreSection",
+    "SqlSection",
     "SqlStoreSection",
     "SqliteSection",
     "SummaryBufferSection",

@@ -47,7 +47,8 @@ class _Place:
 
 def faults_of(error: ValidationError, tree: Tree) -> list[Fault]:
     details = error.errors(include_url=False, include_input=False)
-    return [fault for detail in details for fault in _faults(detail, tree)]
+    faults = [fault for detail in details for fault in _faults(detail, tree)]
+    return [_where_written(fault, tree) for fault in faults]
 
 
 def _faults(detail: ErrorDetails, tree: Tree) -> Iterator[Fault]:
@@ -59,9 +60,22 @@ def _faults(detail: ErrorDetails, tree: Tree) -> Iterator[Fault]:
             yield Fault(place.path + fault.path, fault.text, silences)
     elif isinstance(place.shape, Variants) and detail["type"].startswith("union_tag"):
         path = (*place.path, place.shape.by)
-        yield Fault(path, _wrong_choice(tuple(place.shape.keys), path, tree))
-    else:
+        # Another driver has other keys altogether, and what is wrong with them is not worth telling.
+        silences = place.path if place.shape.by == "driver" else None
+        yield Fault(path, _wrong_choice(tuple(place.shape.keys), path, tree), silences)
+    elif detail["type"] != "default_factory_not_called":  # a default of what is at fault itself
         yield Fault(place.path, _text(detail, place, tree))
+
+
+def _where_written(fault: Fault, tree: Tree) -> Fault:
+    """What came out of a dsn is told where that stands."""
+    match fault.path:
+        case ("session_stores", _, "sql", str() as key, *_) if tree.at(fault.path)[1] is None:
+            for name in ("dsn", "url"):
+                path = (*fault.path[:3], name)
+                if tree.at(path)[1] is not None:
+                    return Fault(path, f"its {key}: {fault.text}", fault.silences)
+    return fault
 
 
 def _place(loc: tuple[int | str, ...]) -> _Place:
@@ -98,8 +112,10 @@ def _text(detail: ErrorDetails, place: _Place, tree: Tree) -> str:
             missing = _missing(place.path, tree, written=written)
             wanted = _wanted(place.shape)
             return f"{missing}; wanted {wanted}" if wanted else missing
-        case "literal_error" if isinstance(place.shape, Value):
+        case "literal_error" if isinstance(place.shape, Value) and written:
             return _wrong_choice(place.shape.choices, place.path, tree)
+        case "literal_error" if isinstance(place.shape, Value):
+            return f"wanted {one_of(place.shape.choices)}"
         case "too_short":
             return "wanted at least one"
         case "value_error":
@@ -118,11 +134,12 @@ def _text(detail: ErrorDetails, place: _Place, tree: Tree) -> str:
 
 
 def _unknown_key(key: str, around: Keys) -> str:
-    for other in around.others:
-        if key in other.fields:
-            keys = ", ".join(name for name in around.fields if name != around.by)
-            has = f"which has {keys}" if keys else "which has no other keys"
-            return f"is a key of {other.by}: {other.tag}, and this is {around.by}: {around.tag}, {has}"
+    if key in around.section.strangers:
+        return around.section.strangers[key]
+    if tags := [str(other.tag) for other in around.others if key in other.fields]:
+        keys = ", ".join(name for name in around.fields if name != around.by)
+        has = f"which has {keys}" if keys else "which has no other keys"
+        return f"is a key of {around.by}: {one_of(tags)}, and this is {around.by}: {around.tag}, {has}"
     hint = did_you_mean(key, around.fields) or f" (known: {', '.join(around.fields)})"
     return f"unknown key{hint}"
 
@@ -167,7 +184,9 @@ def _shown(path: KeyPath, tree: Tree) -> str:
     """`, found 'x'`; of what came from the environment only the variable's name."""
     if variables := tree.variables.get(path):
         return f", found something else in {named(variables)}"
-    value = tree.at(path)[1]
+    written, value = tree.at(path)
+    if not written:
+        return ""
     match value:
         case bool():
             shown = str(value).lower()

@@ -3,27 +3,19 @@
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from hector.config.faults import Fault, FaultsError
 from hector.config.locate import Locator
+from hector.config.section import Section
+from hector.config.sql import SqlSection
 from hector.config.suggest import did_you_mean
 from hector.config.values import (
     AgentName,
     ApiKey,
     BindHost,
     BodySize,
-    Connections,
     Count,
-    DatabasePath,
     Duration,
     FilePath,
     Filled,
@@ -32,11 +24,9 @@ from hector.config.values import (
     LogFormat,
     LogLevel,
     MessageSize,
-    NoneOrMore,
     OnBusy,
     Port,
     Script,
-    Synchronous,
     Temperature,
     Threads,
     TimeLimit,
@@ -46,21 +36,6 @@ from hector.config.values import (
 )
 from hector.domain.errors import Problem
 from hector.domain.turns import TurnSettings
-
-_NEXT_RELEASE = {"postgres": "PostgreSQL", "postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB"}
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _skip_empty_keys(cls, value: Any) -> Any:
-        """`key:` with nothing after it counts as not written."""
-        if not isinstance(value, Mapping):
-            return value
-        return {key: item for key, item in value.items() if item is not None or key not in cls.model_fields}
-
 
 # -------------------------------------------------------------------------------------------- server
 
@@ -127,38 +102,11 @@ class AgentTurnsSection(Section):
 # ------------------------------------------------------------------------------------ session stores
 
 
-class SqliteSection(Section):
-    driver: Literal["sqlite"]
-    database: DatabasePath
-    max_conns: Connections = 10
-    max_idle: NoneOrMore = 2
-    conn_max_lifetime: Duration = 0.0
-    synchronous: Synchronous = "full"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_driver(cls, value: Any) -> Any:
-        """Another driver has other keys: it is the one thing to tell."""
-        driver = value.get("driver") if isinstance(value, Mapping) else None
-        if not isinstance(driver, str) or driver == "sqlite":
-            return value
-        if database := _NEXT_RELEASE.get(driver.lower()):
-            text = f"{database} comes with the next release; wanted sqlite"
-        else:
-            text = f"wanted sqlite{did_you_mean(driver, ['sqlite'])}"
-        raise FaultsError(Fault(("driver",), text, silences=()))
-
-    @model_validator(mode="after")
-    def _idle_within_conns(self) -> "SqliteSection":
-        if self.max_idle > self.max_conns:
-            text = f"wanted at most max_conns, which is {self.max_conns}, found {self.max_idle}"
-            raise FaultsError(Fault(("max_idle",), text))
-        return self
-
-
 class SqlStoreSection(Section):
     backend: Literal["sql"]
-    sql: SqliteSection
+    sql: SqlSection
+    connect_retry: Duration = 60.0
+    auto_migrate: bool = True
 
 
 class MemoryStoreSection(Section):
@@ -296,7 +244,7 @@ class Config(Section):
 
     def shown(self) -> dict[str, Any]:
         """Ready for JSON, defaults filled in, durations in seconds, sizes in bytes, secrets masked."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
 
 def dangling_stores(wanted: Mapping[str, str | None], stores: Collection[str]) -> list[Fault]:

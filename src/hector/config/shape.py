@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from hector.config.model import Config, Section
+from hector.config.model import Config
+from hector.config.section import Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Keys:
 
     @property
     def fields(self) -> Mapping[str, FieldInfo]:
-        return self.section.model_fields
+        return self.section.written_keys()
 
     def at(self, key: str) -> "Shape | None":
         field = self.fields.get(key)
@@ -79,8 +80,8 @@ def shape_of(annotation: Any) -> Shape:
 
 def _variants(sections: list[type[Section]]) -> Variants:
     """The first key whose single choice differs from section to section is the one that chooses."""
-    for key in sections[0].model_fields:
-        tags = [_only_choice(section.model_fields.get(key)) for section in sections]
+    for key in sections[0].written_keys():
+        tags = [_only_choice(section.written_keys().get(key)) for section in sections]
         if None not in tags:
             plain = [Keys(section, key, tag) for section, tag in zip(sections, tags, strict=True)]
             keys = {
@@ -113,14 +114,14 @@ def all_keys() -> Iterator[Key]:
 def _keys(shape: Shape, path: str, variant: str, field: FieldInfo | None = None) -> Iterator[Key]:
     match shape:
         case Keys(section=section):
-            for name, inner in section.model_fields.items():
+            for name, inner in section.written_keys().items():
                 yield from _keys(shape_of(inner.annotation), f"{path}.{name}".lstrip("."), variant, inner)
         case Variants(by=by, keys=keys):
             for tag, one in keys.items():
                 yield from _keys(one, path, f"{by}: {tag}")
+        case Items(each=Value()) | Named(each=Value()) | Value() if field is not None:
+            yield Key(path, variant, field)
         case Named(each=each):
             yield from _keys(each, f"{path}.<name>", variant)
-        case Items(each=Value()) | Value() if field is not None:
-            yield Key(path, variant, field)
         case Items(each=each):
             yield from _keys(each, f"{path}[]", variant)

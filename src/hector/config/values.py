@@ -2,6 +2,7 @@
 
 import ipaddress
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?\.?")
 _TOOL = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _SHORTEST_TOKEN = 8
+_SETTING = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*")
+_LONGEST_POSTGRES_NAME = 63
 
 
 def _no_bool(value: Any) -> Any:
@@ -80,6 +83,15 @@ def _more_than_nothing(seconds: float) -> float:
     return seconds
 
 
+def _seconds_between(least: float, most: float) -> Callable[[float], float]:
+    def check(seconds: float) -> float:
+        if not least <= seconds <= most:
+            raise ValueError(f"wanted {least:g}s to {most:g}s")
+        return seconds
+
+    return check
+
+
 def _size_between(least: int, most: int, words: str) -> Callable[[int], int]:
     def check(size: int) -> int:
         if not least <= size <= most:
@@ -104,13 +116,17 @@ def _http_url(url: str) -> str:
 
 
 def _bind_host(host: str) -> str:
+    return _host(
+        host, "wanted a host name or an IP address, without http://, brackets and port (see server.port)"
+    )
+
+
+def _host(host: str, wanted: str) -> str:
     try:
         ipaddress.ip_address(host)
     except ValueError:
         if not _HOST_NAME.fullmatch(host):
-            raise ValueError(
-                "wanted a host name or an IP address, without http://, brackets and port (see server.port)"
-            ) from None
+            raise ValueError(wanted) from None
     return host
 
 
@@ -119,7 +135,8 @@ def _database_path(value: Any) -> Any:
         return value
     if not value.strip() or value == ":memory:":
         raise ValueError("wanted the path of a file; for sessions in memory use backend: memory")
-    if value.startswith(("file:", "sqlite:")):
+    _no_dsn(value, "the path of a file")
+    if value.startswith("file:"):
         raise ValueError("wanted the path of a file, not a URL")
     if value.endswith(("/", "\\")) or "\0" in value:
         raise ValueError("wanted the path of a file")
@@ -133,9 +150,94 @@ def _file_path(value: Any) -> Any:
             return Path(value).expanduser()
         except RuntimeError:
             raise ValueError("wanted a path; the user after ~ is unknown") from None
-    if value == "":
+    if value == "" or (isinstance(value, str) and "\0" in value):
         raise ValueError("wanted the path of a file")
     return value
+
+
+def _readable(path: Path) -> Path:
+    why = ""
+    try:
+        path.stat()
+    except OSError as error:
+        why = (error.strerror or "").lower()
+    else:
+        if not path.is_file():
+            why = "it is none"
+        elif not os.access(path, os.R_OK):
+            why = "permission denied"
+    if why:
+        raise ValueError(f"wanted a file that can be read ({why})")
+    return path
+
+
+def _no_dsn(text: str, wanted: str) -> None:
+    if "://" in text:
+        raise SecretFoundError(f"wanted {wanted}; a URL is written under dsn")
+
+
+def _named_on_server(what: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        _no_dsn(text, what)
+        _sendable(text)
+        return text
+
+    return check
+
+
+def _sendable(text: str) -> str:
+    """No protocol has room for a NUL, nor UTF-8 for half a character."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("wanted a text without NUL and lone surrogates")
+    return text
+
+
+def _sendable_secret(secret: SecretStr) -> SecretStr:
+    _sendable(secret.get_secret_value())
+    return secret
+
+
+def _database_host(host: str) -> str:
+    if "@" in host or "://" in host:
+        # Where a password may stand.
+        raise SecretFoundError("wanted a host alone; a URL is written under dsn")
+    if "," in host:
+        raise ValueError("wanted one host: the primary, or a name or proxy that leads to it")
+    if not host.startswith("/"):
+        return _host(
+            host,
+            "wanted a host name or an IP address without brackets and port, or the path of a Unix socket",
+        )
+    return _sendable(host)
+
+
+def _schema_name(name: str) -> str:
+    if not name or len(name.encode(errors="replace")) > _LONGEST_POSTGRES_NAME:
+        raise ValueError(f"wanted 1 to {_LONGEST_POSTGRES_NAME} bytes")
+    if name.startswith("pg_"):
+        raise ValueError("wanted a name that does not begin with pg_, for those are PostgreSQL's own")
+    _no_dsn(name, "a schema's name")
+    return _sendable(name)
+
+
+def _setting_name(name: str) -> str:
+    if not _SETTING.fullmatch(name):
+        raise ValueError("wanted the name of a server's setting, of a-z 0-9 _ and a dot")
+    return name
+
+
+def _setting_value(value: Any) -> str:
+    match value:
+        case bool():
+            return "on" if value else "off"
+        case str():
+            return _sendable(value)
+        case int():
+            return str(value)
+        case float() if math.isfinite(value):
+            return str(value)
+        case _:
+            raise ValueError("wanted a text, a number, true or false")
 
 
 def _visible(secret: SecretStr) -> SecretStr:
@@ -186,8 +288,17 @@ BindHost: TypeAlias = Annotated[str, AfterValidator(_bind_host)]
 HttpUrl: TypeAlias = Annotated[str, AfterValidator(_http_url)]
 DatabasePath: TypeAlias = Annotated[Path, BeforeValidator(_database_path)]
 FilePath: TypeAlias = Annotated[Path, BeforeValidator(_file_path)]
+ReadableFile: TypeAlias = Annotated[Path, BeforeValidator(_file_path), AfterValidator(_readable)]
+DatabaseHost: TypeAlias = Annotated[str, AfterValidator(_database_host)]
+DatabaseName: TypeAlias = Annotated[Filled, AfterValidator(_named_on_server("a database's name"))]
+DatabaseUser: TypeAlias = Annotated[Filled, AfterValidator(_named_on_server("a user's name"))]
+Password: TypeAlias = Annotated[SecretStr, AfterValidator(_sendable_secret)]
+SchemaName: TypeAlias = Annotated[str, AfterValidator(_schema_name)]
+SettingName: TypeAlias = Annotated[str, AfterValidator(_setting_name)]
+SettingValue: TypeAlias = Annotated[str, BeforeValidator(_setting_value)]
 
 Port: TypeAlias = Annotated[int, _NoBool, Field(ge=0, le=65534)]
+DatabasePort: TypeAlias = Annotated[int, _NoBool, Field(ge=1, le=65535)]
 Count: TypeAlias = Annotated[int, _NoBool, Field(ge=1)]
 NoneOrMore: TypeAlias = Annotated[int, _NoBool, Field(ge=0)]
 Connections: TypeAlias = Annotated[int, _NoBool, Field(ge=2)]
@@ -197,6 +308,8 @@ Temperature: TypeAlias = Annotated[float, _NoBool, Field(ge=0, le=2)]
 Duration: TypeAlias = Annotated[float, _Duration]
 """Seconds; 0 is allowed."""
 TimeLimit: TypeAlias = Annotated[float, _Duration, AfterValidator(_more_than_nothing)]
+# Servers count milliseconds, where 0 means no limit, in 32 bits.
+StatementTimeout: TypeAlias = Annotated[float, _Duration, AfterValidator(_seconds_between(0.01, 24 * 3600))]
 LeaseTtl: TypeAlias = Annotated[float, _Duration, AfterValidator(_at_least(0.5))]
 BodySize: TypeAlias = Annotated[int, _Size, AfterValidator(_size_between(1000, 2**30, "1KB to 1GiB"))]
 # What is stored grows when it is escaped, and SQLite takes texts up to 1 GB.
@@ -206,6 +319,7 @@ MessageSize: TypeAlias = Annotated[
 
 Script: TypeAlias = Literal["echo", "recall", "obey"]
 OnBusy: TypeAlias = Literal["wait", "reject"]
+SslMode: TypeAlias = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 Synchronous: TypeAlias = Annotated[Literal["full", "normal"], BeforeValidator(_lower)]
 LogLevel: TypeAlias = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 LogFormat: TypeAlias = Literal["text", "json"]

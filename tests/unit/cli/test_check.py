@@ -1,12 +1,16 @@
 """`hector config check`."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from hector.cli.check import check_config
 from hector.domain.errors import ConfigError
+from hector.storage.opening import open_sqlite
+from hector.storage.sqlite import SqliteSettings
 
 GOOD = """\
 llms: {s: {type: scripted}}
@@ -24,23 +28,27 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_sound_file_is_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def check(path: Path, *, connect: bool = False, as_json: bool = False) -> int:
+    return await check_config(path, connect=connect, as_json=as_json)
+
+
+async def test_a_sound_file_is_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, GOOD)
-    assert check_config(path, as_json=False) == 0
+    assert await check(path) == 0
     assert capsys.readouterr().out == f"{path}: ok (2 agents, 1 session store)\n"
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+async def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
-        check_config(written(tmp_path, BAD), as_json=False)
+        await check(written(tmp_path, BAD))
     assert [problem.line for problem in raised.value.problems] == [4, 5]
 
 
-def test_a_program_is_given_the_faults_and_their_places(
+async def test_a_program_is_given_the_faults_and_their_places(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = written(tmp_path, BAD)
-    assert check_config(path, as_json=True) == 2
+    assert await check(path, as_json=True) == 2
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is False
     assert report["problems"][0] == {
@@ -51,18 +59,156 @@ def test_a_program_is_given_the_faults_and_their_places(
     }
 
 
-def test_a_program_is_told_that_a_file_is_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_config(written(tmp_path, GOOD), as_json=True) == 0
+async def test_a_program_is_told_that_a_file_is_sound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await check(written(tmp_path, GOOD), as_json=True) == 0
     assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": []}
 
 
-def test_what_is_wrong_with_the_providers_variables_is_told_too(
+async def test_what_is_wrong_with_the_providers_variables_is_told_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
     monkeypatch.setenv("OPENAI_BASE_URL", "nonsense")
     path = written(tmp_path, "llms: {m: {type: openai, model: x}}\nagents: {a: {llm: m}, b: {llm: gpt-4o}}\n")
     with pytest.raises(ConfigError) as raised:
-        check_config(path, as_json=False)
+        await check(path)
     assert [problem.path for problem in raised.value.problems] == ["llms.m.host", "agents.b.llm"]
     assert all("OPENAI_BASE_URL holds no URL" in problem.text for problem in raised.value.problems)
+
+
+class TestConnect:
+    """`--connect`: each store as a start would find it."""
+
+    @staticmethod
+    def stores(folder: Path, **stores: str) -> Path:
+        """With a database file for each store, by name."""
+        lines = [
+            f"  {name}: {{backend: sql, sql: {{driver: sqlite, database: '{folder / path}'}}}}\n"
+            for name, path in stores.items()
+        ]
+        return written(folder, f"agents: {{a: {{llm: local}}}}\nsession_stores:\n{''.join(lines)}")
+
+    @staticmethod
+    async def make(path: Path) -> None:
+        await (await open_sqlite("main", SqliteSettings(path))).close()
+
+    @staticmethod
+    def contents(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".yaml"}
+
+    async def test_a_store_that_is_in_order(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        await self.make(tmp_path / "x.db")
+        before = self.contents(tmp_path)
+        assert await check(self.stores(tmp_path, main="x.db"), connect=True) == 0
+        *_, told = capsys.readouterr().out.splitlines()
+        version = f"SQLite {sqlite3.sqlite_version}"
+        assert told == f"session store 'main': ok ({version}, {tmp_path}/x.db, schema 0001)"
+        assert self.contents(tmp_path) == before
+
+    async def test_a_store_that_is_being_written_to(self, tmp_path: Path) -> None:
+        store = await open_sqlite("main", SqliteSettings(tmp_path / "x.db"))
+        try:
+            before = self.contents(tmp_path)
+            assert await check(self.stores(tmp_path, main="x.db"), connect=True) == 0
+            assert {*self.contents(tmp_path)} == {*before} == {"x.db", "x.db-wal", "x.db-shm"}
+            assert self.contents(tmp_path)["x.db-wal"] == before["x.db-wal"]
+        finally:
+            await store.close()
+
+    async def test_what_is_not_there_is_not_made(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = self.stores(tmp_path, main="data/deep/x.db")
+        assert await check(path, connect=True) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == "  the file is not there yet; a start makes it"
+        assert not self.contents(tmp_path)
+
+    async def test_nor_is_the_schema(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "x.db").touch()
+        assert await check(self.stores(tmp_path, main="x.db"), connect=True) == 0
+        assert (
+            capsys.readouterr().out.splitlines()[-1] == "  its tables are not there yet; a start makes them"
+        )
+        assert self.contents(tmp_path) == {"x.db": b""}
+
+    async def test_a_store_in_memory(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert await check(written(tmp_path, GOOD), connect=True) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == "session store 'main': ok (in memory)"
+
+    async def test_all_failures_are_told_and_not_only_the_first(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "text").write_text("no database, and long enough to be told from an empty one" * 20)
+        with closing(sqlite3.connect(tmp_path / "other")) as other:
+            other.execute("CREATE TABLE sessions (id)")
+        with closing(sqlite3.connect(tmp_path / "newer")) as newer:
+            newer.execute("CREATE TABLE hector_version (version_num)")
+            newer.execute("INSERT INTO hector_version VALUES ('9999')")
+            for table in ("sessions", "messages"):
+                newer.execute(f"CREATE TABLE {table} (id)")
+            newer.commit()
+        (tmp_path / "folder").mkdir()
+        names = ["text", "other", "newer", "folder", "text/x.db"]
+        path = self.stores(tmp_path, ok="new", **{f"s{number}": name for number, name in enumerate(names)})
+        assert await check(path, connect=True) == 2
+        output = capsys.readouterr()
+        assert [line.partition(":")[0] for line in output.out.splitlines()][1:] == [
+            "session store 'ok'",
+            "  the file is not there yet; a start makes it",
+        ]
+        failed = "Error: failed to connect to session store"
+        assert output.err.splitlines() == [
+            f"{failed} 's0': {tmp_path}/text: the session store failed: file is not a database",
+            (
+                f"{failed} 's1': {tmp_path}/other: its table 'sessions' was not made by Hector;"
+                " give Hector a database of its own"
+            ),
+            (
+                f"{failed} 's2': {tmp_path}/newer: its schema is of a newer Hector;"
+                " this one knows versions up to 0001: upgrade Hector"
+            ),
+            f"{failed} 's3': {tmp_path}/folder: is a directory; name a file in it",
+            f"{failed} 's4': {tmp_path}/text/x.db: its folder cannot be used: {tmp_path}/text is a file",
+        ]
+
+    async def test_a_program_is_told_of_each_store(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        await self.make(tmp_path / "x.db")
+        (tmp_path / "folder").mkdir()
+        assert await check(self.stores(tmp_path, main="x.db", bad="folder"), connect=True, as_json=True) == 2
+        report = json.loads(capsys.readouterr().out)
+        assert (report["ok"], report["problems"]) == (False, [])
+        assert report["session_stores"] == [
+            {
+                "name": "main",
+                "ok": True,
+                "driver": "sqlite",
+                "where": f"{tmp_path}/x.db",
+                "server": f"SQLite {sqlite3.sqlite_version}",
+                "schema": "0001",
+                "warnings": [],
+            },
+            {
+                "name": "bad",
+                "ok": False,
+                "error": (
+                    f"failed to connect to session store 'bad': {tmp_path}/folder:"
+                    " is a directory; name a file in it"
+                ),
+            },
+        ]
+
+    async def test_a_schema_that_no_start_may_make_is_a_failure(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = self.stores(tmp_path, main="x.db")
+        path.write_text(path.read_text().replace("backend: sql,", "backend: sql, auto_migrate: false,"))
+        assert await check(path, connect=True) == 2
+        assert "its schema is not there, and auto_migrate is off" in capsys.readouterr().err
+
+    async def test_nothing_is_tried_where_the_file_is_at_fault(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError):
+            await check(written(tmp_path, BAD), connect=True)

@@ -124,7 +124,7 @@ agents:
         ),
         (
             "session_stores: {m: {backend: sql, sql: {database: x.db}}}",
-            "session_stores.m.sql.driver: is missing; wanted sqlite",
+            "session_stores.m.sql.driver: is missing; wanted sqlite, postgres or mysql",
         ),
         (
             "llms: {m: {type: local, api_key: x}}",
@@ -250,7 +250,7 @@ def test_a_name_that_no_agent_can_have(name: str, why: str) -> None:
         ),
         ("''", "wanted the path of a file; for sessions in memory use backend: memory, found ''"),
         ("'file:x.db?mode=ro'", "wanted the path of a file, not a URL, found 'file:x.db?mode=ro'"),
-        ("'sqlite:///x.db'", "wanted the path of a file, not a URL, found 'sqlite:///x.db'"),
+        ("'sqlite:///x.db'", "wanted the path of a file; a URL is written under dsn"),
         ("data/", "wanted the path of a file, found 'data/'"),
         (
             "~nobody-has-this-name/x",
@@ -272,13 +272,11 @@ def test_two_connections_are_the_least() -> None:
 @pytest.mark.parametrize(
     ("driver", "text"),
     [
-        ("postgres", "PostgreSQL comes with the next release; wanted sqlite"),
-        ("mysql", "MySQL comes with the next release; wanted sqlite"),
-        ("MariaDB", "MariaDB comes with the next release; wanted sqlite"),
-        ("sqlite3", "wanted sqlite (did you mean 'sqlite'?)"),
+        ("oracle", "wanted sqlite, postgres or mysql, found 'oracle'"),
+        ("postgre", "wanted sqlite, postgres or mysql, found 'postgre' (did you mean 'postgres'?)"),
     ],
 )
-def test_another_driver_is_the_one_problem_of_its_section(driver: str, text: str) -> None:
+def test_an_unknown_driver_is_the_one_problem_of_its_section(driver: str, text: str) -> None:
     fragment = f"""\
 session_stores:
   production-db:

@@ -1,0 +1,124 @@
+"""What a start would find in a database, seen without creating or changing anything there."""
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+from urllib.parse import quote
+
+from sqlalchemy import create_engine, pool
+from sqlalchemy.exc import DBAPIError
+
+from hector.domain.errors import StorageError, StoreOpenError
+from hector.storage.migrate import (
+    HECTOR,
+    Found,
+    History,
+    alembic_config,
+    check_may_change,
+    look,
+    next_step,
+)
+from hector.storage.sqlite import translated
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    server: str
+    """Its name and version: `SQLite 3.40.1`."""
+    schema: str | None = None
+    """The version of Hector's tables; None where a start has yet to make them."""
+    warnings: Sequence[str] = ()
+    """What a start would do, or what may surprise."""
+
+
+async def probe_sqlite(name: str, path: Path, *, auto_migrate: bool) -> Findings:
+    """Of an absolute path. Raises `StoreOpenError` where a start would."""
+    try:
+        return await asyncio.to_thread(_probe, path, auto_migrate=auto_migrate)
+    except OSError as error:
+        raise StoreOpenError(name, f"{path}: its folder cannot be used: {error.strerror or error}") from error
+    except StorageError as error:
+        raise StoreOpenError(name, f"{path}: {error}") from error
+
+
+def findings(server: str, found: Found, history: History = HECTOR, *, auto_migrate: bool) -> Findings:
+    """Raises `StorageError` where a start would refuse."""
+    step = next_step(found, history)
+    if step == "migrate":
+        _check_known(found, history)
+    if step != "nothing":
+        check_may_change(found, history, auto_migrate=auto_migrate)
+    match step:
+        case "nothing":
+            return Findings(server, found.version)
+        case "create" | "create again":
+            return Findings(server, None, ["its tables are not there yet; a start makes them"])
+        case "start afresh":
+            return Findings(server, None, ["its sessions were dropped; a start makes all tables anew"])
+        case "migrate":
+            warning = f"its schema is of version {found.version}; a start brings it to {history.head}"
+            return Findings(server, found.version, [warning])
+        case other:
+            assert_never(other)
+
+
+def _check_known(found: Found, history: History) -> None:
+    # Slow to import, and only needed after an upgrade of Hector.
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
+    try:
+        ScriptDirectory.from_config(alembic_config(history)).get_revisions(found.version or ())
+    except CommandError as error:
+        raise StorageError(
+            f"its schema is of a newer Hector; this one knows versions up to {history.head}: upgrade Hector"
+        ) from error
+
+
+def _probe(path: Path, *, auto_migrate: bool) -> Findings:
+    server = f"SQLite {sqlite3.sqlite_version}"
+    _check_folder(path)
+    if not path.exists():
+        check_may_change(Found(frozenset(), None), HECTOR, auto_migrate=auto_migrate)
+        return Findings(server, None, ["the file is not there yet; a start makes it"])
+    if path.is_dir():
+        raise StorageError("is a directory; name a file in it")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StorageError("the file is not writable for this user")
+    return findings(server, _found(path), auto_migrate=auto_migrate)
+
+
+def _check_folder(path: Path) -> None:
+    """Of folders that are not there yet, the first that is tells whether they can be made."""
+    folder = next(folder for folder in path.parents if folder.exists())
+    if not folder.is_dir():
+        raise StorageError(f"its folder cannot be used: {folder} is a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError("its folder is not writable for this user")
+
+
+def _found(path: Path) -> Found:
+    with translated(), contextlib.closing(_open_to_read(path)) as connection:
+        engine = create_engine("sqlite://", creator=lambda: connection, poolclass=pool.StaticPool)
+        with _as_raised(), engine.connect() as looking:
+            return look(looking, HECTOR)
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    # A reader of a WAL database makes the two files beside it if they are missing, unless it is told that
+    # nobody writes, which is so as long as they are.
+    idle = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro{idle}", uri=True)
+
+
+@contextlib.contextmanager
+def _as_raised() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise error.orig or error from error
