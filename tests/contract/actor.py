@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -136,7 +137,7 @@ async def dump(store: SqlSessionStore) -> Mapping[str, list[Row]]:
     rows = {}
     for name, table in metadata.tables.items():
         found = await store._driver.read(partial(fetch, Statement(select(table)), {}))
-        rows[name] = sorted(found, key=repr)
+        rows[name] = sorted(map(tuple, found), key=repr)
     return rows
 
 
@@ -145,18 +146,24 @@ class CountingDriver:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self.shared = driver.shared
         self.statements = self.rows = 0
 
-    async def write(self, make: MakeOperation[T]) -> T:
-        return await self._driver.write(lambda: self._counted(make()))
+    async def write(self, make: MakeOperation[T], at_once: MakeOperation[T | None] | None = None) -> T:
+        counted = None if at_once is None else partial(self._count, at_once)
+        return await self._driver.write(partial(self._count, make), counted)
 
     async def read(self, make: MakeOperation[T]) -> T:
-        return await self._driver.read(lambda: self._counted(make()))
+        return await self._driver.read(partial(self._count, make))
 
     async def close(self) -> None:
         await self._driver.close()
 
-    def _counted(self, operation: Operation[T]) -> Operation[T]:
+    def time_argument(self, moment: datetime) -> Any:
+        return self._driver.time_argument(moment)
+
+    def _count(self, make: MakeOperation[T]) -> Operation[T]:
+        operation = make()
         try:
             step = next(operation)
             while True:

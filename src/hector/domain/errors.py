@@ -23,6 +23,8 @@ HectorError
 ├── InputRequiredError          the user: the turn pauses until they answer
 └── StorageError                the operator of the database
     ├── StoreOpenError          the session store cannot be opened
+    │   └── StoreUnreachableError ... now: its server does not answer, or starts up
+    │       └── ServerFullError ... it takes no more connections
     ├── StoreUnavailableError   for now; the request is safe to repeat
     ├── OutcomeUnknownError     a commit got no answer; safe to repeat by message id
     └── LeaseLostError          another replica has this turn, or nobody: its session is gone
@@ -195,6 +197,14 @@ class StoreOpenError(StorageError):
     def __init__(self, store: str, why: str) -> None:
         super().__init__(f"failed to connect to session store {store!r}: {why}")
         self.store = store
+
+
+class StoreUnreachableError(StoreOpenError):
+    retryable = True
+
+
+class ServerFullError(StoreUnreachableError):
+    pass
 
 
 class StoreUnavailableError(StorageError):

@@ -6,9 +6,12 @@ from hector.domain.ids import SessionKey
 from hector.domain.replicas import OpenTurn, ReplicaRow
 from hector.storage import statements as sql
 from hector.storage.operations import Operation, Row, execute, fetch
+from hector.storage.rows import is_alive
 
 
 def register(replica: ReplicaRow) -> Operation[None]:
+    if (yield from is_alive(replica.id)):
+        return  # by an earlier run of this operation, whose commit got no answer
     row = {"replica": replica.id, "label": replica.label, "ttl_ms": round(replica.ttl * 1000)}
     yield from execute(sql.INSERT_REPLICA, row)
 
@@ -22,9 +25,10 @@ def list_replicas() -> Operation[list[ReplicaRow]]:
     return [ReplicaRow(replica, label, ttl_ms / 1000, counter) for replica, label, ttl_ms, counter in rows]
 
 
-def declare_dead(replica: ReplicaRow) -> Operation[bool]:
+def declare_dead(replica: ReplicaRow, before: int | None) -> Operation[int]:
+    """How many rows that removed, with an earlier run of this operation."""
     seen = {"replica": replica.id, "counter": replica.counter}
-    return (yield from execute(sql.DECLARE_DEAD, seen)) == 1
+    return (yield from execute(sql.DECLARE_DEAD, seen)) or before or 0
 
 
 def retire(replica_id: str) -> Operation[None]:

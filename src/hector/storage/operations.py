@@ -25,23 +25,37 @@ class Result(NamedTuple):
     """How many rows a write changed."""
 
 
+class Language(NamedTuple):
+    """What a statement is compiled to."""
+
+    dialect: Dialect
+    """With a positional style of parameters."""
+    schema: str | None = None
+    """Of the tables, whose names are qualified with it."""
+
+
 class Statement:
-    """A Core statement, compiled once for each dialect to its text and the order of its parameters."""
+    """A Core statement, compiled once for each language to its text and the order of its parameters."""
 
     def __init__(self, statement: Executable) -> None:
         self._statement = statement
-        self._compiled: dict[str, tuple[str, _Arguments]] = {}
+        self._compiled: dict[tuple[str, str | None], tuple[str, _Arguments]] = {}
 
-    def bind(self, dialect: Dialect, parameters: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
+    def bind(self, language: Language, parameters: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
         """The SQL text and its positional arguments. `KeyError` if a parameter is missing."""
-        compiled = self._compiled.get(dialect.name)
+        name = (language.dialect.name, language.schema)
+        compiled = self._compiled.get(name)
         if compiled is None:
-            compiled = self._compiled[dialect.name] = self._compile(dialect)
+            compiled = self._compiled[name] = self._compile(language)
         text, arguments = compiled
         return text, arguments(parameters)
 
-    def _compile(self, dialect: Dialect) -> tuple[str, _Arguments]:
-        compiled = self._statement.compile(dialect=dialect)  # type: ignore[attr-defined]  # a ClauseElement
+    def _compile(self, language: Language) -> tuple[str, _Arguments]:
+        compiled = self._statement.compile(  # type: ignore[attr-defined]  # a ClauseElement
+            dialect=language.dialect,
+            schema_translate_map={None: language.schema} if language.schema else None,
+            render_schema_translate=language.schema is not None,
+        )
         # No parameter that a caller happens to pass may stand in the place of a constant.
         constants = {name: bound.value for name, bound in compiled.binds.items() if not bound.required}
         return str(compiled), _getter(compiled.positiontup or (), constants)
@@ -82,3 +96,30 @@ class now(FunctionElement[Any]):  # noqa: N801  # reads like the other SQL funct
 @compiles(now, "sqlite")
 def _now_sqlite(element: now, compiler: SQLCompiler, **options: Any) -> str:
     return "strftime('%Y-%m-%d %H:%M:%f','now')"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(element: now, compiler: SQLCompiler, **options: Any) -> str:
+    # Not the transaction's start, which may lie long before a lock was had.
+    return "timezone('utc', clock_timestamp())"
+
+
+@compiles(now, "mysql")
+@compiles(now, "mariadb")
+def _now_mysql(element: now, compiler: SQLCompiler, **options: Any) -> str:
+    return "utc_timestamp(6)"
+
+
+def remembering(operation: Callable[[T | None], Operation[T]]) -> MakeOperation[T]:
+    """For operations that cannot see in the rows that an earlier run, whose commit got no answer, succeeded.
+
+    Each run is given the outcome of the one before, None at first, which may have been committed or not.
+    """
+    before: T | None = None
+
+    def make() -> Operation[T]:
+        nonlocal before
+        before = yield from operation(before)
+        return before
+
+    return make

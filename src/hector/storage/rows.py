@@ -1,6 +1,5 @@
 """What the operations of sessions and turns read and write in common."""
 
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -31,14 +30,19 @@ def lock(names: Mapping[str, Any]) -> Operation[SessionRow | None]:
     return SessionRow(*rows[0]) if rows else None
 
 
+def is_held(row: SessionRow, lease: Lease) -> bool:
+    """Nobody has taken the lease away, and its turn has not ended."""
+    return (row.lease_owner, row.lease_turn_id, row.lease_epoch) == (lease.owner, lease.turn_id, lease.epoch)
+
+
 def is_alive(replica_id: str | None) -> Operation[bool]:
     if replica_id is None:
         return False
     return bool((yield from fetch(sql.GET_REPLICA, {"replica": replica_id})))
 
 
-def insert_session(names: Parameters) -> Operation[int]:
-    return (yield from execute(sql.INSERT_SESSION, names | {"incarnation": secrets.token_hex(16)}))
+def insert_session(names: Parameters, incarnation: str) -> Operation[int]:
+    return (yield from execute(sql.INSERT_SESSION, names | {"incarnation": incarnation}))
 
 
 def insert_user_message(

@@ -17,7 +17,7 @@ from hector.storage.reading import (
     read_runs,
     turn_row,
 )
-from hector.storage.rows import SessionRow, insert_agent_messages, is_alive, leave_queue, lock, mark
+from hector.storage.rows import SessionRow, insert_agent_messages, is_alive, is_held, leave_queue, lock, mark
 
 _CANCELED = Outcome(TurnState.CANCELED, Reason.CANCELED, "canceled by its user")
 _MOST_TOKENS = 2**53
@@ -31,7 +31,7 @@ _TOO_LONG = (
 def append(lease: Lease, new: Sequence[NewMessage]) -> Operation[int]:
     """Add messages to the running turn; the seq of the last."""
     last = lease.seq + len(new)
-    if (yield from execute(sql.GUARDED_ADVANCE, _guard(lease) | {"new_seq": last})) == 1:
+    if (yield from execute(sql.GUARDED_ADVANCE, guard_parameters(lease) | {"new_seq": last})) == 1:
         yield from insert_agent_messages(lease, new)
     elif not (yield from _appended_before(lease, new)):
         raise LeaseLostError(lease.turn_id)
@@ -41,7 +41,7 @@ def append(lease: Lease, new: Sequence[NewMessage]) -> Operation[int]:
 def end(lease: Lease, new: Sequence[NewMessage], outcome: Outcome) -> Operation[Turn]:
     """Add the last messages, set the outcome and release the lease."""
     last = lease.seq + len(new)
-    guard = _guard(lease)
+    guard = guard_parameters(lease)
     if (yield from execute(sql.GUARDED_RELEASE, guard | {"new_seq": last})) != 1:
         return (yield from _ended_before(lease))
     yield from insert_agent_messages(lease, new)
@@ -49,6 +49,11 @@ def end(lease: Lease, new: Sequence[NewMessage], outcome: Outcome) -> Operation[
     if lease.resumed:
         yield from _mark_past_runs(lease, outcome)
         return (yield from must_read_turn(lease.key, lease.turn_id))
+    return ended_turn(lease, new, outcome)
+
+
+def ended_turn(lease: Lease, new: Sequence[NewMessage], outcome: Outcome) -> Turn:
+    """The turn as it has just ended, with its last messages."""
     stored = tuple(
         StoredMessage(item.message, seq, lease.turn_id, item.tokens)
         for seq, item in enumerate(new, lease.seq + 1)
@@ -66,12 +71,17 @@ def end(lease: Lease, new: Sequence[NewMessage], outcome: Outcome) -> Operation[
     )
 
 
-def withdraw(key: SessionKey, turn_id: str, message_id: str, reason: str) -> Operation[Turn | None]:
+def withdraw(
+    key: SessionKey, turn_id: str, message_id: str, reason: str, before: Turn | None = None
+) -> Operation[Turn | None]:
     """Take a waiting message out of the queue; a turn that only waited is canceled with it."""
     names = key_parameters(key) | {"turn": turn_id, "message_id": message_id}
     row = yield from lock(names)
-    if row is None or not (yield from fetch(sql.IS_WAITING, names)):
-        return None
+    if row is None:
+        return before
+    if not (yield from fetch(sql.IS_WAITING, names)):
+        left = yield from fetch(sql.HAS_LEFT, names | {"run_state": TurnState.CANCELED.value})
+        return before if left else None
     yield from leave_queue(names, turn_id, message_id, TurnState.CANCELED, left=row.waiting - 1)
     turn = yield from must_read_turn(key, turn_id)
     if turn.state is not TurnState.SUBMITTED:
@@ -81,7 +91,7 @@ def withdraw(key: SessionKey, turn_id: str, message_id: str, reason: str) -> Ope
     return (yield from must_read_turn(key, turn_id))
 
 
-def cancel(key: SessionKey, turn_id: str) -> Operation[Turn | None]:
+def cancel(key: SessionKey, turn_id: str, before: Turn | None = None) -> Operation[Turn | None]:
     """End a turn as canceled by its user; None if it has ended.
 
     One that runs is taken from whoever runs it: their next guarded write fails.
@@ -100,7 +110,7 @@ def cancel(key: SessionKey, turn_id: str) -> Operation[Turn | None]:
     elif state.paused:
         yield from _close(names | {"epoch": turn.epoch}, turn.runs, _CANCELED)
     else:
-        return None
+        return before if state is TurnState.CANCELED else None
     return (yield from must_read_turn(key, turn_id))
 
 
@@ -140,7 +150,7 @@ def _appended_before(lease: Lease, new: Sequence[NewMessage]) -> Operation[bool]
     row = yield from lock(names)
     if row is None or not new or row.last_seq != lease.seq + len(new):
         return False
-    if (row.lease_owner, row.lease_turn_id, row.lease_epoch) != (lease.owner, lease.turn_id, lease.epoch):
+    if not is_held(row, lease):
         return False
     turn = yield from turn_row(lease.key.agent_id, lease.key.user_id, lease.turn_id)
     assert turn, "it holds the lease"
@@ -172,18 +182,21 @@ def _crashed(messages: Sequence[StoredMessage]) -> Outcome:
 
 def _close(names: Parameters, runs: Sequence[tuple[int, int]], outcome: Outcome) -> Operation[None]:
     """Set the turn's outcome; mark the messages of these runs if it has no answer."""
-    ended: Parameters = {
+    ended = outcome_parameters(outcome) | {"last_seq": runs[-1][1] if runs else None}
+    yield from execute(sql.END_TURN, names | ended)
+    if outcome.state is not TurnState.COMPLETED:
+        yield from mark(names, runs, _mark_of(outcome))
+
+
+def outcome_parameters(outcome: Outcome) -> Parameters:
+    return {
         "state": outcome.state.value,
         "reason": outcome.reason,
         "error": storable(outcome.error) if outcome.error else None,
         "retryable": outcome.retryable,
-        "last_seq": runs[-1][1] if runs else None,
         "input_tokens": min(outcome.usage.input_tokens, _MOST_TOKENS),
         "output_tokens": min(outcome.usage.output_tokens, _MOST_TOKENS),
     }
-    yield from execute(sql.END_TURN, names | ended)
-    if outcome.state is not TurnState.COMPLETED:
-        yield from mark(names, runs, _mark_of(outcome))
 
 
 def _mark_of(outcome: Outcome) -> str | None:
@@ -201,7 +214,7 @@ def _mark_past_runs(lease: Lease, outcome: Outcome) -> Operation[None]:
     yield from mark(names, turn.past_runs, _mark_of(outcome))
 
 
-def _guard(lease: Lease) -> Parameters:
+def guard_parameters(lease: Lease) -> Parameters:
     return key_parameters(lease.key) | {
         "replica": lease.owner,
         "turn": lease.turn_id,

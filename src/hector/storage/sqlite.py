@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy.dialects import sqlite as sqlalchemy_sqlite
 
 from hector.domain.errors import OutcomeUnknownError, StorageError, StoreUnavailableError
-from hector.storage.operations import MakeOperation, Operation, Result
+from hector.storage.operations import Language, MakeOperation, Operation, Result
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ _UNWRITABLE = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-DIALECT = sqlalchemy_sqlite.dialect(paramstyle="qmark")
+LANGUAGE = Language(sqlalchemy_sqlite.dialect(paramstyle="qmark"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def run(connection: sqlite3.Connection, operation: Operation[T]) -> T:
     try:
         step = next(operation)
         while True:
-            text, arguments = step.statement.bind(DIALECT, step.parameters)
+            text, arguments = step.statement.bind(LANGUAGE, step.parameters)
             cursor = connection.execute(text, arguments)
             step = operation.send(Result(cursor.fetchall(), cursor.rowcount))
     except StopIteration as stop:
@@ -119,6 +119,8 @@ class _Reader:
 class SqliteDriver:
     """Runs operations on a database file, for the event loop on which it was made."""
 
+    shared = True
+
     def __init__(self, settings: SqliteSettings, connection: sqlite3.Connection) -> None:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
@@ -138,7 +140,7 @@ class SqliteDriver:
     def start(self) -> None:
         self._writer.start()
 
-    async def write(self, make: MakeOperation[T]) -> T:
+    async def write(self, make: MakeOperation[T], at_once: MakeOperation[T | None] | None = None) -> T:
         """Run an operation in a transaction of its own; returns after the commit is on disk.
 
         It runs also if its caller is cancelled meanwhile.
@@ -158,6 +160,9 @@ class SqliteDriver:
         self._closed = True
         self._jobs.put(None)
         await asyncio.to_thread(self._shut_down)
+
+    def time_argument(self, moment: datetime) -> str:
+        return time_argument(moment)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -238,7 +243,7 @@ class SqliteDriver:
             if len(batch) == 1:
                 outcomes = [run(connection, batch[0].make())]
             else:
-                outcomes = [_run_in_savepoint(connection, job.make) for job in batch]
+                outcomes = self._run_together(connection, batch)
         except BaseException as error:  # noqa: BLE001  # the writer outlives any operation; the callers get it
             self._give_up()
             return [_ours(error)] * len(batch)
@@ -249,6 +254,26 @@ class SqliteDriver:
             # The errors among the outcomes, too, may rest on what others in the batch had written.
             return [failure] * len(batch)
         return outcomes
+
+    def _run_together(self, connection: sqlite3.Connection, batch: list[_Job]) -> list[Any]:
+        """Run each operation, and undo those that fail.
+
+        Nearly all that fail have changed nothing by then; a savepoint for each would cost more than they do.
+        """
+        outcomes: list[Any] = []
+        for job in batch:
+            changes = connection.total_changes
+            try:
+                outcomes.append(run(connection, job.make()))
+            except BaseException as error:  # noqa: BLE001  # one job's failure is not the batch's
+                if not connection.in_transaction or connection.total_changes != changes:
+                    break
+                outcomes.append(_ours(error))
+        else:
+            return outcomes
+        _roll_back(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        return [_run_in_savepoint(connection, job.make) for job in batch]
 
     def _begin(self) -> sqlite3.Connection:
         with translated():
@@ -285,11 +310,13 @@ class MemoryDriver:
     Nothing is awaited between the first statement and the last, so no two operations meet.
     """
 
+    shared = False
+
     def __init__(self) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=256)
         self.connection.execute("PRAGMA foreign_keys=ON")
 
-    async def write(self, make: MakeOperation[T]) -> T:
+    async def write(self, make: MakeOperation[T], at_once: MakeOperation[T | None] | None = None) -> T:
         self.connection.execute("BEGIN")
         try:
             with translated():
@@ -306,6 +333,9 @@ class MemoryDriver:
 
     async def close(self) -> None:
         self.connection.close()
+
+    def time_argument(self, moment: datetime) -> str:
+        return time_argument(moment)
 
 
 def time_argument(moment: datetime) -> str:

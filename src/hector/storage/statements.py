@@ -254,6 +254,15 @@ _one_waiting = and_(
     _in_session(messages), _WAITS, M.turn_id == bind("turn"), M.message_id == bind("message_id")
 )
 IS_WAITING = Statement(select(M.id).where(_one_waiting))
+HAS_LEFT = Statement(
+    select(M.id).where(
+        _in_session(messages),
+        M.turn_id == bind("turn"),
+        M.message_id == bind("message_id"),
+        M.seq.is_(None),
+        M.run_state == bind("run_state"),
+    )
+)
 START_MESSAGE = Statement(update(messages).where(_one_waiting).values(seq=_big("seq"), replica_id=null()))
 LEAVE_QUEUE = Statement(
     update(messages).where(_one_waiting).values(run_state=bind("run_state"), replica_id=null())
@@ -346,22 +355,19 @@ START_TURN = Statement(
         ended_at=null(),
     )
 )
-END_TURN = Statement(
-    update(turns)
-    .where(_turn_is())
-    .values(
-        state=bind("state"),
-        reason=bind("reason"),
-        error=bind("error"),
-        retryable=bind("retryable"),
-        epoch=_big("epoch"),
-        last_seq=_big("last_seq"),
-        input_tokens=T.input_tokens + _big("input_tokens"),
-        output_tokens=T.output_tokens + _big("output_tokens"),
-        replica_id=null(),
-        ended_at=now(),
-    )
-)
+ENDED: dict[str, Any] = {
+    "state": bind("state"),
+    "reason": bind("reason"),
+    "error": bind("error"),
+    "retryable": bind("retryable"),
+    "epoch": _big("epoch"),
+    "last_seq": _big("last_seq"),
+    "input_tokens": T.input_tokens + _big("input_tokens"),
+    "output_tokens": T.output_tokens + _big("output_tokens"),
+    "replica_id": null(),
+    "ended_at": now(),
+}
+END_TURN = Statement(update(turns).where(_turn_is()).values(**ENDED))
 SUPERSEDE_TURN = Statement(update(turns).where(_turn_is()).values(superseded=true()))
 TURN_COLUMNS = (
     T.id,

@@ -1,38 +1,24 @@
 """The session store: the operations, run by a driver."""
 
-import asyncio
 import base64
-import fcntl
 import json
-import os
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from hector.domain.errors import InvalidError, StorageError, StoreOpenError, StoreUnavailableError
+from hector.domain.errors import InvalidError
 from hector.domain.ids import SessionKey, check_storable
 from hector.domain.memory import TailLimit
 from hector.domain.messages import StoredMessage
 from hector.domain.replicas import OpenTurn, ReplicaRow
 from hector.domain.sessions import QueueState, Session, SessionPage
-from hector.domain.turns import Accepted, Arrival, Begun, Lease, NewMessage, Outcome, Turn
-from hector.storage import deletion, liveness, reading, running, turns
+from hector.domain.turns import Accepted, Arrival, Begun, Lease, NewMessage, Outcome, Turn, TurnState
+from hector.storage import deletion, fused, liveness, reading, running, turns
 from hector.storage.locks import ReplicaLocks
-from hector.storage.migrate import upgrade_sqlite
-from hector.storage.operations import MakeOperation
-from hector.storage.sqlite import (
-    MemoryDriver,
-    SqliteDriver,
-    SqliteSettings,
-    connect,
-    time_argument,
-    translated,
-)
+from hector.storage.operations import MakeOperation, remembering
 
 T = TypeVar("T")
 
@@ -42,11 +28,23 @@ _MAX_CURSOR = 4096
 
 
 class Driver(Protocol):
-    async def write(self, make: MakeOperation[T]) -> T: ...
+    shared: bool
+    """Other processes may use the same database."""
+
+    async def write(self, make: MakeOperation[T], at_once: MakeOperation[T | None] | None = None) -> T:
+        """Run an operation in a transaction; returns after its commit.
+
+        `at_once` does the same in fewer steps, or returns None where it cannot: a driver may try it first.
+        """
+        ...
 
     async def read(self, make: MakeOperation[T]) -> T: ...
 
     async def close(self) -> None: ...
+
+    def time_argument(self, moment: datetime) -> Any:
+        """A time as it is compared with the columns."""
+        ...
 
 
 class SqlSessionStore:
@@ -60,25 +58,33 @@ class SqlSessionStore:
     @property
     def shared(self) -> bool:
         """Other processes may use the same store."""
-        return not isinstance(self._driver, MemoryDriver)
+        return self._driver.shared
 
     async def accept(self, arrival: Arrival, limit: TailLimit) -> Accepted:
-        return await self._driver.write(partial(turns.accept, arrival, limit))
+        return await self._driver.write(
+            partial(turns.accept, arrival, limit), partial(fused.begin, arrival, limit)
+        )
 
     async def take(self, key: SessionKey, replica_id: str, limit: TailLimit) -> Begun | None:
-        return await self._driver.write(partial(turns.take, key, replica_id, limit))
+        return await self._driver.write(remembering(partial(turns.take, key, replica_id, limit)))
 
     async def append(self, lease: Lease, messages: Sequence[NewMessage]) -> Lease:
-        return replace(lease, seq=await self._driver.write(partial(running.append, lease, messages)))
+        at_once = partial(fused.append, lease, messages[0]) if len(messages) == 1 else None
+        seq = await self._driver.write(partial(running.append, lease, messages), at_once)
+        return replace(lease, seq=seq)
 
     async def end(self, lease: Lease, messages: Sequence[NewMessage], outcome: Outcome) -> Turn:
-        return await self._driver.write(partial(running.end, lease, messages, outcome))
+        plain = len(messages) == 1 and outcome.state is TurnState.COMPLETED and not lease.resumed
+        at_once = partial(fused.end, lease, messages[0], outcome) if plain else None
+        return await self._driver.write(partial(running.end, lease, messages, outcome), at_once)
 
     async def withdraw(self, key: SessionKey, turn_id: str, message_id: str, reason: str) -> Turn | None:
-        return await self._driver.write(partial(running.withdraw, key, turn_id, message_id, reason))
+        return await self._driver.write(
+            remembering(partial(running.withdraw, key, turn_id, message_id, reason))
+        )
 
     async def cancel(self, key: SessionKey, turn_id: str) -> Turn | None:
-        return await self._driver.write(partial(running.cancel, key, turn_id))
+        return await self._driver.write(remembering(partial(running.cancel, key, turn_id)))
 
     async def turn(self, agent_id: str, user_id: str, turn_id: str) -> Turn | None:
         return await self._driver.read(partial(reading.read_turn, agent_id, user_id, turn_id))
@@ -90,7 +96,7 @@ class SqlSessionStore:
         self, *, agent_id: str | None, user_id: str | None, limit: int, cursor: str | None = None
     ) -> SessionPage:
         _check_limit(limit)
-        after = _decode_cursor(cursor) if cursor else None
+        after = self._place(cursor) if cursor else None
         found = await self._driver.read(partial(reading.list_sessions, agent_id, user_id, limit + 1, after))
         page = found[:limit]
         return SessionPage(page, _encode_cursor(page[-1]) if len(found) > limit else None)
@@ -105,10 +111,10 @@ class SqlSessionStore:
         return await self._driver.read(partial(reading.queue_state, key))
 
     async def create(self, key: SessionKey) -> bool:
-        return await self._driver.write(partial(deletion.create, key))
+        return await self._driver.write(partial(deletion.create, key, secrets.token_hex(16)))
 
     async def delete(self, key: SessionKey) -> bool:
-        return await self._driver.write(partial(deletion.delete, key))
+        return await self._driver.write(remembering(partial(deletion.delete, key))) is not None
 
     async def register(self, replica: ReplicaRow) -> None:
         # The lock first: a row without one would look dead.
@@ -127,7 +133,8 @@ class SqlSessionStore:
         return await self._driver.read(liveness.list_replicas)
 
     async def declare_dead(self, replica: ReplicaRow) -> bool:
-        declared = await self._driver.write(partial(liveness.declare_dead, replica))
+        removed: int = await self._driver.write(remembering(partial(liveness.declare_dead, replica)))
+        declared = removed == 1
         if declared and self.locks:
             self.locks.forget(replica.id)
         return declared
@@ -149,79 +156,14 @@ class SqlSessionStore:
     async def close(self) -> None:
         await self._driver.close()
 
-
-async def open_sqlite(name: str, settings: SqliteSettings) -> SqlSessionStore:
-    """Open a database file, which is made if missing, with its folder, and bring its schema up to date.
-
-    Raises `StoreOpenError`.
-    """
-    # Connections are opened later too, when the working directory may be another; and two names of one file
-    # must lead to the same locks.
-    settings = replace(settings, path=settings.path.resolve())
-    try:
-        connection = await asyncio.to_thread(_prepare, settings)
-    except (OSError, StorageError) as error:
-        raise StoreOpenError(name, f"{settings.path}: {_why(error, settings.path)}") from error
-    driver = SqliteDriver(settings, connection)
-    driver.start()
-    return SqlSessionStore(driver, ReplicaLocks(settings.path))
-
-
-def open_memory() -> SqlSessionStore:
-    """A store that lives and dies with this process. It belongs to the calling thread."""
-    driver = MemoryDriver()
-    upgrade_sqlite(driver.connection)
-    return SqlSessionStore(driver)
-
-
-def _prepare(settings: SqliteSettings) -> sqlite3.Connection:
-    folder = settings.path.parent
-    missing = [path for path in (settings.path, folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    if settings.path.exists() and not os.access(settings.path, os.R_OK | os.W_OK):
-        # SQLite opens what it may only read, and the first message is too late to find out.
-        raise StorageError("the file is not writable for this user")
-    with _sole_in(folder), translated():
-        connection = connect(settings)
-        try:
-            upgrade_sqlite(connection)
-        except BaseException:
-            connection.close()
-            raise
-    for made in missing:
-        _sync(made.parent)  # the entry that names it must be on the disk, too
-    return connection
-
-
-@contextmanager
-def _sole_in(folder: Path) -> Iterator[None]:
-    """One process at a time: of two that make a new file a WAL database at once, SQLite refuses one."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        # Not every network file system has it, and it matters at the first start only.
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _why(error: OSError | StorageError, path: Path) -> str:
-    if isinstance(error, OSError):
-        return f"its folder cannot be used: {error.strerror or error}"
-    if path.is_dir():
-        return "is a directory; name a file in it"
-    if isinstance(error, StoreUnavailableError) and not os.access(path.parent, os.W_OK | os.X_OK):
-        return "its folder is not writable for this user"
-    return str(error)
+    def _place(self, cursor: str) -> Mapping[str, Any]:
+        moment, agent, user, session = _decode_cursor(cursor)
+        return {
+            "after_time": self._driver.time_argument(moment),
+            "after_agent": agent,
+            "after_user": user,
+            "after_session": session,
+        }
 
 
 def _check_limit(limit: int) -> None:
@@ -235,7 +177,7 @@ def _encode_cursor(session: Session) -> str:
     return base64.urlsafe_b64encode(json.dumps(place, ensure_ascii=False).encode()).decode()
 
 
-def _decode_cursor(cursor: str) -> Mapping[str, Any]:
+def _decode_cursor(cursor: str) -> tuple[datetime, str, str, str]:
     """Of a cursor as a client sends it, which may be anything."""
     try:
         if len(cursor) > _MAX_CURSOR:
@@ -244,7 +186,7 @@ def _decode_cursor(cursor: str) -> Mapping[str, Any]:
         if not all(isinstance(part, str) for part in place):
             raise ValueError("ids are texts")
         agent, user, session = (check_storable(part, "cursor") for part in place)
-        moment = time_argument(datetime.fromisoformat(time))
+        moment = datetime.fromisoformat(time).astimezone(UTC)
     except (ValueError, TypeError, OverflowError, RecursionError, InvalidError):
         raise InvalidError("cursor", "is not one that a listing gave; leave it out to start again") from None
-    return {"after_time": moment, "after_agent": agent, "after_user": user, "after_session": session}
+    return moment, agent, user, session

@@ -1,6 +1,7 @@
 """The operations that begin a turn: accept and take."""
 
 import json
+import secrets
 from typing import NamedTuple, assert_never
 
 from hector.domain.admission import (
@@ -48,6 +49,7 @@ from hector.storage.rows import (
     insert_session,
     insert_user_message,
     is_alive,
+    is_held,
     leave_queue,
     lock,
     mark,
@@ -125,10 +127,14 @@ def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
             assert_never(decision)
 
 
-def take(key: SessionKey, replica_id: str, limit: TailLimit) -> Operation[Begun | None]:
+def take(
+    key: SessionKey, replica_id: str, limit: TailLimit, before: Begun | None = None
+) -> Operation[Begun | None]:
     """Begin the waiting turn with the lowest ticket, if it is this replica's, or nobody's."""
     names = key_parameters(key)
     row = yield from lock(names)
+    if row and before and is_held(row, before.lease):
+        return before
     if row is None or row.lease_turn_id is not None:
         return None
     waiting = row.waiting
@@ -234,7 +240,7 @@ def _begin(arrival: Arrival, row: SessionRow | None, retry: int, limit: TailLimi
     if row:
         yield from execute(sql.TAKE_LEASE, names | {"waiting": row.waiting})
     else:
-        yield from insert_session(names)
+        yield from insert_session(names, secrets.token_hex(16))
     yield from execute(sql.INSERT_TURN, names | {"state": TurnState.WORKING.value})
     seq = names["seq"]
     stored = yield from insert_user_message(names, arrival, retry, seq=seq)

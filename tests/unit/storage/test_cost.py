@@ -6,8 +6,9 @@ import pytest
 
 from hector.domain.memory import TailLimit
 from hector.domain.turns import Begun
+from hector.storage.opening import open_memory
 from hector.storage.sqlite import MemoryDriver
-from hector.storage.store import SqlSessionStore, open_memory
+from hector.storage.store import SqlSessionStore
 from tests.contract.actor import COMPLETED, KEY, Actor, said
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hector.storage.opening import open_sqlite
 from hector.storage.sqlite import SqliteSettings
-from hector.storage.store import open_sqlite
 from tests.contract.actor import Actor, call
 
 

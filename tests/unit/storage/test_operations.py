@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, insert, literal, select
 from hector.storage import statements
 from hector.storage.migrate import upgrade_sqlite
 from hector.storage.operations import Statement
-from hector.storage.sqlite import DIALECT
+from hector.storage.sqlite import LANGUAGE
 from hector.storage.tables import replicas, sessions
 
 
@@ -30,21 +30,21 @@ ALL = dict(_statements())
 
 
 def _text(statement: Statement) -> str:
-    return statement._compile(DIALECT)[0]
+    return statement._compile(LANGUAGE)[0]
 
 
 def test_arguments_come_in_the_order_of_the_text() -> None:
     statement = Statement(
         select(sessions.c.id).where(sessions.c.user_id == bindparam("b"), sessions.c.id == bindparam("a"))
     )
-    _, arguments = statement.bind(DIALECT, {"a": 1, "b": 2, "c": 3})
+    _, arguments = statement.bind(LANGUAGE, {"a": 1, "b": 2, "c": 3})
     assert list(arguments) == [2, 1]
 
 
 def test_a_missing_parameter_is_an_error_and_not_null() -> None:
     statement = Statement(select(sessions.c.id).where(sessions.c.id == bindparam("a")))
     with pytest.raises(KeyError):
-        statement.bind(DIALECT, {"b": 1})
+        statement.bind(LANGUAGE, {"b": 1})
 
 
 def test_a_parameter_does_not_displace_a_constant_of_its_name() -> None:
@@ -52,7 +52,7 @@ def test_a_parameter_does_not_displace_a_constant_of_its_name() -> None:
         insert(replicas).inline().values(id=bindparam("replica"), counter=0, label=literal("x"))
     )
     names = {"replica": "r", "counter": 7, "label": "y", "param_1": "z"}
-    text, arguments = statement.bind(DIALECT, names)
+    text, arguments = statement.bind(LANGUAGE, names)
     assert 7 not in arguments
     assert "y" not in arguments
     assert "r" in arguments
@@ -60,7 +60,7 @@ def test_a_parameter_does_not_displace_a_constant_of_its_name() -> None:
 
 
 def test_a_statement_without_parameters_has_no_arguments() -> None:
-    assert list(Statement(select(replicas.c.id)).bind(DIALECT, {"a": 1})[1]) == []
+    assert list(Statement(select(replicas.c.id)).bind(LANGUAGE, {"a": 1})[1]) == []
 
 
 HOUSEKEEPING = {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from hector.domain.messages import UserMessage
 from hector.domain.turns import Begun, Joined, Queued, Repeated
+from hector.storage.opening import open_sqlite
 from hector.storage.sqlite import SqliteSettings
-from hector.storage.store import open_sqlite
 from tests.contract.actor import KEY, Actor
 
 PROCESSES, TURNS, EVERY = 4, 50, 10
