@@ -1,9 +1,9 @@
 """One or more replicas on one store, each with the scripted agent `a`."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import pytest
@@ -20,10 +20,11 @@ from hector.runtime.handle import TurnHandle
 from hector.runtime.replica import Replica
 from hector.runtime.runtime import OpenStore, Runtime
 from hector.runtime.turns import TurnRunner
-from hector.storage.sqlite import SqliteSettings
-from hector.storage.store import SqlSessionStore, open_memory, open_sqlite
+from hector.storage.store import SqlSessionStore
+from tests.backends import Backend
 
 KEY = SessionKey("a", "u", "s")
+_SHORT_TTL = 0.6
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Node:
     model: ScriptedModel
     store: SqlSessionStore
     opened: OpenStore
+    crashed: bool = False
 
     async def send(
         self, text: str, *, message_id: str | None = None, task_id: str | None = None
@@ -56,8 +58,18 @@ class Node:
             for message in self.model.requests[-1].messages
         ]
 
+    async def outlives(self, other: "Node") -> None:
+        """Return when what that node left, if it crashed, is cleared up."""
+        dead = other.opened.runner.replica_id if other.crashed else None
+        while True:
+            known = [row.id for row in await self.store.replicas()]
+            if dead not in known and not await self.store.orphans():
+                return
+            await asyncio.sleep(0.02)  # nobody tells
+
     def crash(self) -> None:
         """As SIGKILL does: nothing is written any more, and the OS frees the lock."""
+        self.crashed = True
         runner, replica = self.opened.runner, self.opened.replica
         assert replica._task
         replica._task.cancel()
@@ -75,9 +87,14 @@ class Node:
 StartNode: TypeAlias = Callable[..., Awaitable[Node]]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StartNode]:
-    """Starts a replica; in memory there can be one alone."""
+@pytest.fixture
+async def start(backend: Backend) -> AsyncIterator[StartNode]:
+    """Starts a replica; in memory there can be one alone.
+
+    On a server one that crashed is noticed after its ttl, which is short here, and waited for.
+    """
+    await backend.clear()
+    started: list[Node] = []
     async with AsyncExitStack() as stack:
 
         async def start(
@@ -86,10 +103,9 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             tools: Mapping[str, Tool] | None = None,
             ttl: float = 15.0,
         ) -> Node:
-            if request.param == "memory":
-                store = open_memory()
-            else:
-                store = await open_sqlite("main", SqliteSettings(tmp_path / "sessions.db"))
+            store = await backend.open()
+            if backend.server:
+                ttl = min(ttl, _SHORT_TTL)
             model = scripted_model("obey")
             agent = Agent(
                 "a",
@@ -107,7 +123,12 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             opened = OpenStore("main", store, runner, replica)
             runtime = Runtime({"a": agent}, {"main": opened}, message_limit=16_000_000)
             stack.push_async_callback(runtime.close)
-            return Node(runtime, model, store, opened)
+            node = Node(runtime, model, store, opened)
+            if backend.server:
+                for other in started:
+                    await node.outlives(other)
+            started.append(node)
+            return node
 
         yield start
 

@@ -19,7 +19,7 @@ from hector.runtime.replica import Replica
 from hector.runtime.runtime import OpenStore, Runtime
 from hector.runtime.turns import TurnRunner
 from hector.server.app import HectorApp
-from hector.storage.store import open_memory
+from hector.storage.opening import open_memory
 
 AGENTS = {"a": ("Agent A", "obeys"), "b": ("Agent B", "obeys")}
 """Title and description by name."""
