@@ -4,8 +4,8 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, TypeAlias
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from typing import Any, NoReturn, TypeAlias
 
 import httpx
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from hector.config import LimitsSection, ServerSection
 from hector.domain.errors import ConfigError
 from hector.llm.scripted import ScriptedModel
+from hector.runtime.patience import Patience
 from hector.server.serve import HttpServer, listen, serve
 from tests.server.site import open_scripted, said
 
@@ -25,8 +26,10 @@ async def start() -> AsyncIterator[Start]:
 
         async def start(**settings: Any) -> tuple[HttpServer, ScriptedModel]:
             runtime, model = await open_scripted()
-            server = HttpServer(runtime, ServerSection(port=0, **settings))
+            section = ServerSection(port=0, **settings)
+            server = HttpServer(section, await listen(section.host, 0, patience=0), Patience())
             await server.start()
+            server.open(runtime)
             stack.push_async_callback(server.stop)
             return server, model
 
@@ -168,7 +171,9 @@ async def test_serve_runs_until_it_is_told_to_stop() -> None:
     runtime, _ = await open_scripted()
     stop = asyncio.Event()
     ready: asyncio.Future[HttpServer] = asyncio.get_running_loop().create_future()
-    serving = asyncio.create_task(serve(runtime, ServerSection(port=0), stop=stop, ready=ready.set_result))
+    serving = asyncio.create_task(
+        serve(lambda _: nullcontext(runtime), ServerSection(port=0), stop=stop, ready=ready.set_result)
+    )
     server = await ready
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"{server.url}/ready")).status_code == 200
@@ -180,10 +185,15 @@ async def test_http_is_on_the_port_after() -> None:
     runtime, _ = await open_scripted()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    server = HttpServer(runtime, ServerSection(port=port - 1))
-    await server.start()
-    assert (server.port, server.url) == (port, f"http://127.0.0.1:{port}")
-    await server.stop()
+    stop = asyncio.Event()
+    found: list[tuple[int, str]] = []
+
+    def ready(server: HttpServer) -> None:
+        found.append((server.port, server.url))
+        stop.set()
+
+    await serve(lambda _: nullcontext(runtime), ServerSection(port=port - 1), stop=stop, ready=ready)
+    assert found == [(port, f"http://127.0.0.1:{port}")]
 
 
 async def test_a_server_waits_for_its_port() -> None:
@@ -227,16 +237,19 @@ async def test_whether_others_can_reach_it_is_seen_by_its_addresses(
     assert answer.status_code == (200 if loopback else 403)
 
 
-async def test_a_stop_while_it_waits_for_its_port_is_heeded_at_once() -> None:
+async def test_a_stop_while_it_waits_for_its_port_is_heeded_at_once(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         stop = asyncio.Event()
         section = ServerSection(port=other.getsockname()[1] - 1, drain_timeout=60.0)
-        runtime, _ = await open_scripted()
-        serving = asyncio.create_task(serve(runtime, section, stop=stop))
-        await asyncio.sleep(0)
+
+        def opening(patience: Patience) -> NoReturn:
+            raise AssertionError("no store is opened before the port is there")
+
+        serving = asyncio.create_task(serve(opening, section, stop=stop))
+        while "in use" not in caplog.text:  # noqa: ASYNC110 - a log line sets no event
+            await asyncio.sleep(0)
         stop.set()
         async with asyncio.timeout(10):
             await serving
-        await runtime.close()

@@ -49,25 +49,26 @@ def with_options(
 
 
 async def serve_until_stopped(config: Config) -> int:
-    """The exit status. Raises `ConfigError` and `StoreOpenError`."""
+    """The exit status. Raises `StorageError`."""
     _name_process()
     set_up_logging(config.logging.level, config.logging.format)
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    async with open_runtime(config) as runtime:
 
-        def ready(http: HttpServer) -> None:
-            _warn_of_strangers(http, config.server)
-            _announce(ready_lines(config.server.base_url or http.url, http.url, tuple(runtime.agents)))
-            logger.info("serving %s", http.url)
+    def ready(http: HttpServer) -> None:
+        _warn_of_strangers(http, config.server)
+        _announce(ready_lines(config.server.base_url or http.url, http.url, tuple(config.agents)))
+        logger.info("serving %s", http.url)
 
-        try:
-            await serve(runtime, config.server, stop=stop, ready=ready)
-        except ConfigError as error:
-            # The address is taken or not there: the configuration may be as right as ever.
-            for problem in error.problems:
-                complain(str(problem))
-            return 1
+    try:
+        await serve(
+            lambda patience: open_runtime(config, patience=patience), config.server, stop=stop, ready=ready
+        )
+    except ConfigError as error:
+        # The address is taken or not there: the configuration may be as right as ever.
+        for problem in error.problems:
+            complain(str(problem))
+        return 1
     logger.info("stopped")
     return 0
 

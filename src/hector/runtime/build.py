@@ -3,8 +3,8 @@
 import contextlib
 import os
 import socket
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from pathlib import Path
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from typing import TypeAlias, TypeVar
 
 from hector.config.load import Check
 from hector.config.model import (
@@ -13,13 +13,13 @@ from hector.config.model import (
     Config,
     LlmSection,
     LocalSection,
-    MemoryStoreSection,
     OpenAISection,
     ScriptedSection,
     SqlStoreSection,
     SummaryBufferSection,
     WorkingSection,
 )
+from hector.config.sql import MySqlSection, PostgresSection
 from hector.domain.agents import Agent
 from hector.domain.errors import ConfigError, Problem
 from hector.domain.memory import TokenCounter, WorkingMemory
@@ -29,22 +29,27 @@ from hector.llm.resolve import LlmEntry, ModelChoice, ResolveError, resolve
 from hector.memory.token_budget import TokenBudget
 from hector.memory.tokens import counter_for
 from hector.memory.window import BufferWindow
+from hector.runtime.patience import Patience, together
 from hector.runtime.replica import Replica
 from hector.runtime.runtime import OpenStore, Runtime
+from hector.runtime.stores import PRIVATE_STORE
+from hector.runtime.stores import open_store as open_configured
 from hector.runtime.turns import Store, TurnRunner
-from hector.storage.sqlite import SqliteSettings
-from hector.storage.store import SqlSessionStore, open_memory, open_sqlite
+from hector.storage.extras import missing_driver
+from hector.storage.store import SqlSessionStore
 from hector.tools.function import ToolLoadError, load_tool
 
-PRIVATE_STORE = ""
-"""Where agents keep their sessions that name no session store: in memory."""
+T = TypeVar("T")
+
+OpenByName: TypeAlias = Callable[[Config, str], Awaitable[SqlSessionStore]]
 
 
 def check(environ: Mapping[str, str] | None = None) -> Check:
-    """The checks that `config.load` cannot make: models, keys and tools."""
+    """The checks that `config.load` cannot make: packages, models, keys and tools."""
     variables = os.environ if environ is None else environ
 
     def problems(config: Config) -> Iterable[Problem]:
+        yield from _driver_problems(config)
         for name, agent in config.agents.items():
             yield from _model_problems(config, name, agent, variables)
             yield from _tool_problems(config, name, agent)
@@ -59,12 +64,16 @@ async def open_runtime(
     environ: Mapping[str, str] | None = None,
     only_agent: str | None = None,
     adopts: bool = True,
+    patience: Patience | None = None,
+    open_store: OpenByName | None = None,
 ) -> AsyncGenerator[Runtime, None]:
     """Open the stores and start the agents; on leaving, close them without waiting for running turns.
 
     With `only_agent` just that agent and its store. Whoever will be gone soon does not adopt:
     what waits for dead replicas, in sessions that it has no business with, is left for others.
-    Raises `ConfigError` and `StoreOpenError`.
+    With `patience` a store that cannot be reached is tried again for its `connect_retry`. `open_store` may
+    open others than the configuration describes.
+    Raises `ConfigError` and `StorageError`.
     """
     variables = os.environ if environ is None else environ
     if found := list(check(variables)(config)):
@@ -73,12 +82,8 @@ async def open_runtime(
     models: dict[ModelChoice, Model] = {}
     agents = {name: _agent(config, name, section, variables, models) for name, section in sections.items()}
     async with contextlib.AsyncExitStack() as opened:
-        stores: dict[str, OpenStore] = {}
-        for name in dict.fromkeys(agent.session_store for agent in agents.values()):
-            store = await _open_store(config, name)
-            opened.push_async_callback(store.close)
-            stores[name] = joined = await _join(config, name, store, agents, adopts=adopts)
-            opened.push_async_callback(joined.replica.stop)
+        open_ = open_store or open_configured
+        stores = await _open_stores(config, agents, open_, opened, adopts=adopts, patience=patience)
         runtime = Runtime(agents, stores, message_limit=config.server.limits.message)
         # From here on the runtime closes the stores, after it has signed off from them.
         opened.pop_all()
@@ -88,22 +93,35 @@ async def open_runtime(
             await runtime.close()
 
 
-async def _open_store(config: Config, name: str) -> SqlSessionStore:
-    if name == PRIVATE_STORE:
-        return open_memory()
-    match config.session_stores[name]:
-        case MemoryStoreSection():
-            return open_memory()
-        case SqlStoreSection(sql=sql):
-            # One connection writes, the others read.
-            settings = SqliteSettings(
-                Path(sql.database),
-                sql.synchronous,
-                readers=sql.max_conns - 1,
-                max_idle=sql.max_idle,
-                lifetime=sql.conn_max_lifetime,
-            )
-            return await open_sqlite(name, settings)
+async def _open_stores(
+    config: Config,
+    agents: Mapping[str, Agent],
+    open_store: OpenByName,
+    opened: contextlib.AsyncExitStack,
+    *,
+    adopts: bool,
+    patience: Patience | None,
+) -> dict[str, OpenStore]:
+    """All at once; what was opened is closed by `opened`, also where another could not be."""
+    names = list(dict.fromkeys(agent.session_store for agent in agents.values()))
+
+    async def tried(name: str, work: Callable[[], Awaitable[T]]) -> T:
+        return await (patience.open(name, work, _connect_retry(config, name)) if patience else work())
+
+    async def open_one(name: str) -> SqlSessionStore:
+        store = await tried(name, lambda: open_store(config, name))
+        opened.push_async_callback(store.close)
+        return store
+
+    async def join(name: str, store: SqlSessionStore) -> OpenStore:
+        joined = await tried(name, lambda: _join(config, name, store, agents, adopts=adopts))
+        opened.push_async_callback(_leave, joined.runner, joined.replica)
+        return joined
+
+    stores = await together(map(open_one, names))
+    # Not before all are open: a start that fails is not to touch what waits in those that were.
+    joined = await together(map(join, names, stores))
+    return dict(zip(names, joined, strict=True))
 
 
 async def _join(
@@ -117,8 +135,25 @@ async def _join(
     runner = TurnRunner(contract, agent_of)
     label = f"{socket.gethostname()}:{os.getpid()}"
     replica = Replica(contract, runner, store.locks, label=label, ttl=config.turns.lease_ttl, adopts=adopts)
-    await replica.start()
+    try:
+        await replica.start()
+    except BaseException:
+        await _leave(runner, replica)
+        raise
     return OpenStore(name, contract, runner, replica)
+
+
+async def _leave(runner: TurnRunner, replica: Replica) -> None:
+    await runner.close(0.0)  # it may have adopted turns
+    await replica.stop()
+
+
+def _connect_retry(config: Config, name: str) -> float:
+    match config.session_stores.get(name):
+        case SqlStoreSection(connect_retry=seconds):
+            return seconds
+        case _:
+            return 0.0
 
 
 def _agent(
@@ -212,6 +247,16 @@ def _default_instructions(choice: ModelChoice) -> str:
     from hector.llm.embedded import DEFAULT_INSTRUCTIONS  # noqa: PLC0415
 
     return DEFAULT_INSTRUCTIONS
+
+
+def _driver_problems(config: Config) -> Iterable[Problem]:
+    for name, store in config.session_stores.items():
+        match store:
+            case SqlStoreSection(sql=PostgresSection(driver=driver) | MySqlSection(driver=driver)):
+                if text := missing_driver(driver):
+                    yield config.problem(f"session_stores.{name}.sql.driver", text)
+            case _:
+                pass
 
 
 def _model_problems(

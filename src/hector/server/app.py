@@ -1,6 +1,9 @@
 """The ASGI application: every request passes here once, and every error leaves here as JSON."""
 
+import asyncio
+import contextlib
 import logging
+from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
 
 from starlette.convertors import Convertor, register_url_convertor
@@ -13,12 +16,14 @@ from starlette.types import Message, Receive, Scope, Send
 from hector.config import ServerSection
 from hector.domain.errors import HectorError, InvalidError, StoreUnavailableError
 from hector.engine.defects import describe_defect
+from hector.runtime.patience import Patience
 from hector.runtime.runtime import Runtime
 from hector.server.auth import BearerTokens
 from hector.server.browse import Browse
 from hector.server.card import Cards
 from hector.server.exchange import Exchange
 from hector.server.origins import Origins
+from hector.server.readiness import StoreCheck
 from hector.server.responses import error_response, json_response
 from hector.server.rest import Rest
 from hector.server.statuses import MethodError, NoSuchPathError, status_of
@@ -27,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _CARD = "agent-card.json"
 _PROBES = frozenset({"/health", "/ready"})
+_HOLD = 1.0
+"""Seconds that a request waits while stores are opened, so that none is refused where they are there."""
 
 
 class Segment(Convertor[str]):
@@ -45,20 +52,37 @@ register_url_convertor("segment", Segment())
 
 
 class HectorApp:
-    """Made by `build_app`."""
+    """Takes requests from the first moment on, and serves them once it has been given a runtime."""
 
-    def __init__(self, runtime: Runtime, server: ServerSection, *, loopback: bool) -> None:
+    def __init__(
+        self, server: ServerSection, patience: Patience, *, loopback: bool, hold: float = _HOLD
+    ) -> None:
+        """`loopback`: every address that the server listens on is this machine's own."""
         self.stopping = False
-        """Set when the server stops: nothing new is taken any more."""
-        self._runtime = runtime
+        """Nothing new is taken any more."""
+        self._server = server
+        self._patience, self._hold = patience, hold
+        self._stores: StoreCheck | None = None
+        """None as long as they are being opened."""
+        self._decided = asyncio.Event()
+        """It is open, or will never be."""
         self._tokens = BearerTokens(server.auth.tokens, loopback=loopback)
         self._origins = Origins(server.host, server.base_url, loopback=loopback)
-        cards = Cards(server.base_url, signs_in=self._tokens.required)
-        rest = Rest(runtime, body_limit=server.limits.body)
+        self._routes = [
+            Route("/health", self._health, methods=["GET"]),
+            Route("/ready", self._ready, methods=["GET"]),
+        ]
+        self._router = Router(self._routes, redirect_slashes=False)
+
+    def open(self, runtime: Runtime) -> None:
+        """Serve its agents from now on."""
+        cards = Cards(self._server.base_url, signs_in=self._tokens.required)
+        rest = Rest(runtime, body_limit=self._server.limits.body)
         browse = Browse(runtime, cards)
         agent = "/agents/{agent:segment}"
         session = agent + "/sessions/{session:segment}"
-        self._routes = [
+        # The most frequent first, for a route is found by trying one after another.
+        self._routes[:0] = [
             Route(agent + "/message:send", rest.send, methods=["POST"]),
             Route(agent + "/message:stream", rest.stream, methods=["POST"]),
             Route(agent + "/tasks/{task:segment}:cancel", rest.cancel, methods=["POST"]),
@@ -68,10 +92,15 @@ class HectorApp:
             Route(session, browse.delete, methods=["DELETE"]),
             Route(agent + "/.well-known/" + _CARD, browse.card, methods=["GET"]),
             Route("/agents", browse.agents, methods=["GET"]),
-            Route("/health", self._health, methods=["GET"]),
-            Route("/ready", self._ready, methods=["GET"]),
         ]
         self._router = Router(self._routes, redirect_slashes=False)
+        self._stores = StoreCheck(runtime)
+        self._decided.set()
+
+    def stop(self) -> None:
+        """Take nothing new any more."""
+        self.stopping = True
+        self._decided.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "uvicorn is told to send nothing else"
@@ -96,13 +125,30 @@ class HectorApp:
         path = canonical_path(scope)
         self._origins.check(exchange.headers.get(b"host"), exchange.headers.get(b"origin"))
         if path not in _PROBES:
-            if self.stopping:
-                raise StoreUnavailableError("this server is stopping; send the request again")
+            self._check_stopping()
             if not path.endswith(_CARD):  # a card tells how to sign in, so it needs no token
                 exchange.caller = self._tokens.caller(exchange.headers.get(b"authorization"))
             exchange.read_version()
+            if self._stores is None:
+                await self._until_open()
         routed = {**scope, "path": path, "root_path": "", "app": self, "hector.exchange": exchange}
         await self._router(routed, receive, send)
+
+    def _check_stopping(self) -> None:
+        if self.stopping:
+            raise StoreUnavailableError("this server is stopping; send the request again")
+
+    async def _until_open(self) -> None:
+        if not self._patience.failing:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._hold):
+                    await self._decided.wait()
+        self._check_stopping()
+        if self._stores is None:
+            raise StoreUnavailableError(
+                "this server is starting and waits for a session store (GET /ready tells more);"
+                " send the request again"
+            )
 
     def _failed(self, scope: Scope, exchange: Exchange, error: Exception) -> Response:
         if isinstance(error, HTTPException):
@@ -126,15 +172,23 @@ class HectorApp:
         return json_response({"status": "up"})
 
     async def _ready(self, request: Request) -> Response:
-        problems = ["the server is stopping"] if self.stopping else await self._runtime.not_ready()
-        if problems:
+        if problems := await self._problems():
             return json_response({"status": "not ready", "problems": list(problems)}, status=503)
         return json_response({"status": "ready"})
 
+    async def _problems(self) -> Sequence[str]:
+        if self.stopping:
+            return ["the server is stopping"]
+        if self._stores is None:
+            return self._patience.problems or ["the server is starting"]
+        return await self._stores.problems()
+
 
 def build_app(runtime: Runtime, server: ServerSection, *, loopback: bool) -> HectorApp:
-    """`loopback`: every address that the server listens on is this machine's own."""
-    return HectorApp(runtime, server, loopback=loopback)
+    """The application, open."""
+    app = HectorApp(server, Patience(), loopback=loopback)
+    app.open(runtime)
+    return app
 
 
 def canonical_path(scope: Scope) -> str:

@@ -7,16 +7,21 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
 import uvicorn
 
 from hector.config import ServerSection
-from hector.domain.errors import ConfigError, Problem
+from hector.domain.errors import ConfigError, HectorError, Problem
+from hector.runtime.patience import Patience
 from hector.runtime.runtime import Runtime
-from hector.server.app import HectorApp, build_app
+from hector.server.app import HectorApp
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _PORT_POLL = 0.1
 """Seconds between tries for a port that another server still holds."""
@@ -26,19 +31,22 @@ _BACKLOG = 2048
 
 
 class HttpServer:
-    """The HTTP listener of a runtime. Signals are its caller's business."""
+    """The HTTP listener of a server that starts, and then of its runtime. Who made it handles signals."""
 
-    def __init__(self, runtime: Runtime, server: ServerSection) -> None:
-        self._runtime = runtime
-        self._server = server
-        self.host, self.port = server.host, 0
-        """The port is known once `start` has returned."""
-        self.loopback = False
-        """Nobody on another machine can reach it; known then, too."""
-        self._app: HectorApp
-        self._uvicorn: _Uvicorn
-        self._running: asyncio.Task[None]
-        self._warming: asyncio.Task[None]
+    def __init__(self, server: ServerSection, sockets: list[socket.socket], patience: Patience) -> None:
+        """The sockets are of `listen`, and closed by `stop`; `patience` knows which stores are waited for."""
+        addresses = [each.getsockname() for each in sockets]
+        self.host, self.port = server.host, int(addresses[0][1])
+        self.loopback = all(ipaddress.ip_address(host).is_loopback for host, *_ in addresses)
+        """Nobody on another machine can reach it."""
+        self._sockets = sockets
+        self._drain_timeout = server.drain_timeout
+        self._app = HectorApp(server, patience, loopback=self.loopback)
+        self._uvicorn = _Uvicorn(_settings(self._app, server.drain_timeout))
+        self.running: asyncio.Task[None]
+        """Ends after `stop`, otherwise only by a defect."""
+        self._runtime: Runtime | None = None
+        self._warming: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -47,67 +55,96 @@ class HttpServer:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     async def start(self) -> None:
-        """Return when connections are taken; the port may take `drain_timeout`. Raises `ConfigError`."""
-        port = self._server.port and self._server.port + 1
-        sockets = await listen(self._server.host, port, patience=self._server.drain_timeout)
-        self.port = sockets[0].getsockname()[1]
-        self.loopback = all(ipaddress.ip_address(each.getsockname()[0]).is_loopback for each in sockets)
-        self._app = build_app(self._runtime, self._server, loopback=self.loopback)
-        self._uvicorn = _Uvicorn(_settings(self._app, self._server.drain_timeout))
-        self._running = asyncio.create_task(self._uvicorn.serve(sockets))
+        """Return when connections are taken."""
+        self.running = asyncio.create_task(self._uvicorn.serve(self._sockets))
+        self.running.add_done_callback(lambda _: self._uvicorn.listening.set())
         await self._uvicorn.listening.wait()
-        self._warming = asyncio.create_task(self._runtime.warm_up())
+        if self.running.done():
+            await self.running
 
-    async def wait(self) -> None:
-        """Until it ends, which without `stop` it does only by a defect."""
-        await asyncio.shield(self._running)
+    def open(self, runtime: Runtime) -> None:
+        """Serve its agents from now on, also to those who are connected already; `stop` closes it."""
+        self._runtime = runtime
+        self._app.open(runtime)
+        self._warming = asyncio.create_task(runtime.warm_up())
 
     async def stop(self) -> None:
         """Close the listeners, let turns end for `drain_timeout`, answer who waits, close the runtime."""
-        self._app.stopping = True
+        self._app.stop()
         for listener in self._uvicorn.servers:
             listener.close()
         self._uvicorn.should_exit = True
-        self._warming.cancel()
-        await self._runtime.close(self._server.drain_timeout)
+        if self._warming:
+            self._warming.cancel()
+        if self._runtime:
+            await self._runtime.close(self._drain_timeout)
         try:
             async with asyncio.timeout(_LINGER):
-                await asyncio.shield(self._running)
+                await asyncio.shield(self.running)
         except TimeoutError:
             self._uvicorn.cut_connections()
-            await self._running
-        await asyncio.gather(self._warming, return_exceptions=True)
+            await self.running
+        if self._warming:
+            await asyncio.gather(self._warming, return_exceptions=True)
 
 
 async def serve(
-    runtime: Runtime,
+    opening: Callable[[Patience], AbstractAsyncContextManager[Runtime]],
     server: ServerSection,
     *,
     stop: asyncio.Event,
     ready: Callable[[HttpServer], None] = lambda _: None,
 ) -> None:
-    """Serve until `stop` is set; `ready` is called when connections are taken. Raises `ConfigError`."""
-    http = HttpServer(runtime, server)
-    starting = asyncio.create_task(http.start())
+    """Serve until `stop` is set; `ready` is called when requests are served.
+
+    Connections are taken before that, while `opening` opens the stores: `GET /ready` tells what it waits for.
+    Raises `ConfigError` if the port cannot be had, and what `opening` raises.
+    """
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():  # it still waits for its port
-        starting.cancel()
-        await asyncio.wait((starting,))
-        return
     try:
-        await starting
-    except BaseException:
-        stopped.cancel()
-        raise
-    ended = asyncio.create_task(http.wait())
-    try:
-        ready(http)
-        await asyncio.wait((stopped, ended), return_when=asyncio.FIRST_COMPLETED)
+        port = server.port and server.port + 1
+        sockets = await _unless(stopped, listen(server.host, port, patience=server.drain_timeout))
+        if sockets is not None:
+            await _serve_on(sockets, opening, server, stopped, ready)
     finally:
         stopped.cancel()
-        ended.cancel()
-        await http.stop()
+
+
+async def _serve_on(
+    sockets: list[socket.socket],
+    opening: Callable[[Patience], AbstractAsyncContextManager[Runtime]],
+    server: ServerSection,
+    stopped: asyncio.Future[Any],
+    ready: Callable[[HttpServer], None],
+) -> None:
+    patience = Patience()
+    http = HttpServer(server, sockets, patience)
+    async with contextlib.AsyncExitStack() as opened:
+        try:
+            await http.start()
+            ends = asyncio.wait((stopped, http.running), return_when=asyncio.FIRST_COMPLETED)
+            over = asyncio.create_task(ends)
+            runtime = await _unless(over, opened.enter_async_context(opening(patience)))
+            if runtime is not None and not over.done():
+                http.open(runtime)
+                ready(http)
+                await over
+        finally:
+            # Before the runtime is closed as one that nobody uses: it is drained.
+            await http.stop()
+
+
+async def _unless(over: asyncio.Future[Any], work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`; None if that was broken off because `over` came first."""
+    working = asyncio.create_task(work)
+    try:
+        await asyncio.wait((over, working), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        working.cancel()
+        await asyncio.wait((working,))
+    if over.done() and (working.cancelled() or isinstance(working.exception(), HectorError)):
+        return None
+    return working.result()
 
 
 async def listen(host: str, port: int, *, patience: float) -> list[socket.socket]:
@@ -196,6 +233,7 @@ def _cannot(path: str, text: str) -> ConfigError:
 class _Uvicorn(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
+        self.servers = []
         self.listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
