@@ -1,4 +1,4 @@
-"""`python -m benchmarks [store] [serve] [start]`: all of them by default."""
+"""`python -m benchmarks [sqlite] [postgres] [mariadb] [serve] [start]`: all of them by default."""
 
 import asyncio
 import os
@@ -7,9 +7,15 @@ import sys
 import tempfile
 import time
 
-from benchmarks import serve, start, store
+from benchmarks import serve, servers, sqlite, start
 
-PARTS = {"store": store.main, "serve": serve.main, "start": start.main}
+PARTS = {
+    "sqlite": sqlite.main,
+    "postgres": servers.postgres,
+    "mariadb": servers.mariadb,
+    "serve": serve.main,
+    "start": start.main,
+}
 
 
 def main() -> None:
