@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from hector.config.model import Config, MemoryStoreSection, SqlStoreSection
 from hector.config.sql import MySqlSection, PostgresSection, SqliteSection
-from hector.domain.errors import StoreOpenError
-from hector.storage.probing import Findings, probe_sqlite
+from hector.runtime.stores import server_settings
+from hector.storage.probing import Findings, probe_server, probe_sqlite
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +27,19 @@ async def probe_store(config: Config, name: str) -> StoreProbe:
     match config.session_stores[name]:
         case MemoryStoreSection():
             return StoreProbe(name, "memory", "", None)
-        case SqlStoreSection(sql=sql, auto_migrate=auto_migrate):
-            found = await _look(name, sql, auto_migrate=auto_migrate)
+        case SqlStoreSection(sql=sql) as store:
+            found = await _look(name, store, sql)
             return StoreProbe(name, sql.driver, _where(sql), found.server, found.schema, found.warnings)
 
 
 async def _look(
-    name: str, sql: SqliteSection | PostgresSection | MySqlSection, *, auto_migrate: bool
+    name: str, store: SqlStoreSection, sql: SqliteSection | PostgresSection | MySqlSection
 ) -> Findings:
     match sql:
         case SqliteSection():
-            return await probe_sqlite(name, sql.database.resolve(), auto_migrate=auto_migrate)
+            return await probe_sqlite(name, sql.database.resolve(), auto_migrate=store.auto_migrate)
         case PostgresSection() | MySqlSection():
-            raise StoreOpenError(name, f"driver {sql.driver} cannot be tried yet")
+            return await probe_server(sql.driver, server_settings(name, store, sql))
 
 
 def _where(sql: SqliteSection | PostgresSection | MySqlSection) -> str:

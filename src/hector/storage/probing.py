@@ -5,7 +5,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, pool
 from sqlalchemy.exc import DBAPIError
 
 from hector.domain.errors import StorageError, StoreOpenError
+from hector.storage.extras import ServerKind, missing_driver
 from hector.storage.migrate import (
     HECTOR,
     Found,
@@ -23,6 +24,7 @@ from hector.storage.migrate import (
     look,
     next_step,
 )
+from hector.storage.settings import ServerSettings
 from hector.storage.sqlite import translated
 
 
@@ -44,6 +46,26 @@ async def probe_sqlite(name: str, path: Path, *, auto_migrate: bool) -> Findings
         raise StoreOpenError(name, f"{path}: its folder cannot be used: {error.strerror or error}") from error
     except StorageError as error:
         raise StoreOpenError(name, f"{path}: {error}") from error
+
+
+async def probe_server(driver: ServerKind, settings: ServerSettings) -> Findings:
+    """Raises `StoreOpenError` where a start would."""
+    if text := missing_driver(driver):
+        raise StoreOpenError(settings.store, text)
+    # Each of these imports a library that the other does not need.
+    match driver:
+        case "postgres":
+            from hector.storage.postgres_probe import probe  # noqa: PLC0415
+        case "mysql":
+            from hector.storage.mysql_probe import probe  # noqa: PLC0415
+        case other:
+            assert_never(other)
+    server, found, doubts = await probe(settings)
+    try:
+        about = findings(server, found, auto_migrate=settings.auto_migrate)
+    except StorageError as error:
+        raise StoreOpenError(settings.store, str(error)) from error
+    return replace(about, warnings=[*about.warnings, *doubts])
 
 
 def findings(server: str, found: Found, history: History = HECTOR, *, auto_migrate: bool) -> Findings:

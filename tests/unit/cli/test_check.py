@@ -104,7 +104,7 @@ class TestConnect:
         assert await check(self.stores(tmp_path, main="x.db"), connect=True) == 0
         *_, told = capsys.readouterr().out.splitlines()
         version = f"SQLite {sqlite3.sqlite_version}"
-        assert told == f"session store 'main': ok ({version}, {tmp_path}/x.db, schema 0001)"
+        assert told == f"session store 'main': ok ({version}, {tmp_path}/x.db, schema version 0001)"
         assert self.contents(tmp_path) == before
 
     async def test_a_store_that_is_being_written_to(self, tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""`config check --connect` on real servers: what it tells, and that it changes nothing."""
+
+import pytest
+
+from hector.domain.errors import StoreOpenError
+from hector.storage.opening import open_server
+from hector.storage.probing import probe_server
+from hector.storage.settings import Tls
+from tests.servers import Database, PgBouncer, PostgresServer
+
+_TABLES = "SELECT count(*) FROM information_schema.tables WHERE table_name IN ('sessions', 'hector_version')"
+
+
+async def _tables(db: Database) -> int:
+    ((count,),) = await db.run(_TABLES)
+    return int(count)
+
+
+async def test_an_empty_database_is_looked_at_and_left_empty(server_db: Database) -> None:
+    found = await probe_server(server_db.driver, server_db.settings(tls=Tls("disable")))
+    assert found.schema is None
+    assert "its tables are not there yet; a start makes them" in found.warnings
+    assert "without TLS" in found.server
+    assert await _tables(server_db) == 0
+
+
+async def test_a_database_that_has_been_served_is_of_this_version(server_db: Database) -> None:
+    settings = server_db.settings(tls=Tls("verify-full", root_cert=server_db.tls.ca), host="localhost")
+    await (await open_server(server_db.driver, settings)).close()
+    found = await probe_server(server_db.driver, settings)
+    assert found.schema == "0001"
+    assert "TLSv1.3" in found.server
+    assert found.server.startswith({"postgres": "PostgreSQL 15", "mysql": "MariaDB 10.11"}[server_db.driver])
+
+
+async def test_a_server_that_may_lose_commits_is_told(server_db: Database) -> None:
+    """Those for tests are quick rather than durable."""
+    found = await probe_server(server_db.driver, server_db.settings())
+    assert [warning for warning in found.warnings if "a power cut may" in warning]
+
+
+async def test_without_auto_migrate_missing_tables_are_a_failure(server_db: Database) -> None:
+    with pytest.raises(StoreOpenError, match="its schema is not there, and auto_migrate is off"):
+        await probe_server(server_db.driver, server_db.settings(auto_migrate=False))
+
+
+async def test_a_pooler_is_seen(pgbouncer: PgBouncer, postgres_db: Database) -> None:
+    found = await probe_server("postgres", pgbouncer.before(postgres_db).settings())
+    assert "through a pooler" in found.server
+
+
+async def test_what_a_start_would_fail_with_is_told(server_db: Database) -> None:
+    with pytest.raises(StoreOpenError, match="failed to connect to session store 'main': ") as raised:
+        await probe_server(server_db.driver, server_db.settings(password="wrong-and-secret"))
+    assert "wrong-and-secret" not in str(raised.value)
+
+
+async def test_more_connections_than_the_server_takes_are_told(postgres_server: PostgresServer) -> None:
+    db = await postgres_server.create_database()
+    found = await probe_server("postgres", db.settings(max_conns=5000))
+    assert [warning for warning in found.warnings if "max_conns is 5000" in warning]
+    await postgres_server.drop_database(db)
