@@ -14,6 +14,9 @@ from hector.runtime.turns import TurnRunner
 
 logger = logging.getLogger(__name__)
 
+_SIGN_OFF = 2.0
+"""Seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
@@ -57,9 +60,11 @@ class Replica:
             self._task.cancel()
             await asyncio.wait((self._task,))
         try:
-            await self._store.retire(self._runner.replica_id)
-        except StorageError as error:
-            logger.warning("could not sign off from the session store: %s", error)
+            async with asyncio.timeout(_SIGN_OFF):
+                await self._store.retire(self._runner.replica_id)
+        except (StorageError, TimeoutError) as error:
+            # Others will notice that its counter stands still.
+            logger.warning("could not sign off from the session store: %s", str(error) or "no answer")
 
     async def _register(self) -> None:
         # A new id each time: what was done under the old one is not to be taken for ours.

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hector.domain.agents import Agent
-from hector.domain.errors import InvalidError, NotFoundError, StorageError, TooLargeError
+from hector.domain.errors import (
+    InvalidError,
+    NotFoundError,
+    StorageError,
+    StoreOpenError,
+    TooLargeError,
+)
 from hector.domain.ids import (
     SessionKey,
     check_message_id,
@@ -23,6 +29,9 @@ from hector.runtime.handle import TurnHandle
 from hector.runtime.replica import Replica
 from hector.runtime.turns import Store, TurnRunner
 
+_ANSWERS_WITHIN = 1.5
+"""Seconds, for a look whether a store can be used."""
+
 
 @dataclass(frozen=True, slots=True)
 class OpenStore:
@@ -32,6 +41,24 @@ class OpenStore:
     store: Store
     runner: TurnRunner
     replica: Replica
+
+
+async def _problem(opened: OpenStore) -> str | None:
+    """Why the store cannot be used; one that does not answer is not to hide what the others say."""
+    try:
+        async with asyncio.timeout(_ANSWERS_WITHIN):
+            await opened.store.replicas()
+        # Where reading works, writing may not.
+        error = opened.replica.failure
+    except TimeoutError:
+        return f"session store {opened.name!r} has not answered within {_ANSWERS_WITHIN:g} s"
+    except StorageError as found:
+        error = found
+    # Its cause says what an operator wants to know, and no secret.
+    why = error.__cause__ if error and isinstance(error.__cause__, StoreOpenError) else error
+    if why is None:
+        return None
+    return str(why) if repr(opened.name) in str(why) else f"session store {opened.name!r}: {why}"
 
 
 class Runtime:
@@ -125,16 +152,8 @@ class Runtime:
 
     async def not_ready(self) -> list[str]:
         """Why requests would fail now; empty if they would not."""
-        problems = []
-        for name, opened in self._stores.items():
-            try:
-                await opened.store.replicas()
-                error: StorageError | None = opened.replica.failure
-            except StorageError as found:
-                error = found
-            if error:
-                problems.append(f"session store {name!r}: {error}")
-        return problems
+        problems = await asyncio.gather(*map(_problem, self._stores.values()))
+        return [problem for problem in problems if problem]
 
     async def warm_up(self) -> None:
         """Do in the background what would make the first answers slow."""

@@ -20,14 +20,14 @@ async def open_store(config: Config, name: str) -> SqlSessionStore:
         case None | MemoryStoreSection():
             return open_memory()
         case SqlStoreSection(sql=SqliteSection() as sql):
-            return await open_sqlite(name, sqlite_settings(sql))
+            return await open_sqlite(name, sqlite_settings(section, sql))
         case SqlStoreSection(sql=PostgresSection() | MySqlSection() as sql):
             return await open_server(sql.driver, server_settings(name, section, sql))
         case _:
             raise TypeError(f"no session store is opened from a {type(section).__name__}")
 
 
-def sqlite_settings(sql: SqliteSection) -> SqliteSettings:
+def sqlite_settings(store: SqlStoreSection, sql: SqliteSection) -> SqliteSettings:
     return SqliteSettings(
         Path(sql.database),
         sql.synchronous,
@@ -35,6 +35,7 @@ def sqlite_settings(sql: SqliteSection) -> SqliteSettings:
         readers=sql.max_conns - 1,
         max_idle=sql.max_idle,
         lifetime=sql.conn_max_lifetime,
+        auto_migrate=store.auto_migrate,
     )
 
 

@@ -42,6 +42,8 @@ from hector.runtime.local_turns import LocalTurn, LocalTurns
 logger = logging.getLogger(__name__)
 
 _ACCEPT_TRIES = 3
+_LAST_WRITES = 5.0
+"""Seconds for what a stop has to write; a database that does not answer is not to hold it up for longer."""
 _LOST = "lost"
 """The stop reason of a turn that is not ours any longer."""
 _POLL_FIRST, _POLL_LAST = 0.005, 0.25
@@ -166,20 +168,34 @@ class TurnRunner:
             queue.wake()
         if running := self._running_tasks():
             await asyncio.wait(running, timeout=drain_timeout)
+        try:
+            async with asyncio.timeout(_LAST_WRITES):
+                await self._end_running()
+        except TimeoutError:
+            logger.warning("the session store does not answer; turns that run are left to other replicas")
+        for local in self._locals:
+            self._fail(
+                local,
+                OutcomeUnknownError(
+                    "this server stops, and its session store does not answer; repeat the message"
+                )
+                if local.task
+                else StoreUnavailableError(
+                    "this server stops; the message is stored and will be answered: repeat it under its id"
+                ),
+            )
+        rest = {task for task in self._tasks if not task.done()}
+        if rest:
+            await asyncio.wait(rest, timeout=_LAST_WRITES)
+        for task in rest:
+            task.cancel()
+
+    async def _end_running(self) -> None:
         # A queue may have been about to begin a turn.
         while running := self._running_tasks():
             for local in self._locals:
                 self._stop(local, Reason.SHUTDOWN)
             await asyncio.wait(running)
-        for local in self._locals:
-            self._fail(
-                local,
-                StoreUnavailableError(
-                    "this server stops; the message is stored and will be answered: repeat it under its id"
-                ),
-            )
-        while rest := {task for task in self._tasks if not task.done()}:
-            await asyncio.wait(rest)
 
     def _running_tasks(self) -> set[asyncio.Task[Any]]:
         """What runs a turn, or may be about to begin one."""

@@ -34,8 +34,13 @@ async def open_sqlite(name: str, settings: SqliteSettings) -> SqlSessionStore:
     # Connections are opened later too, when the working directory may be another; and two names of one file
     # must lead to the same locks.
     settings = replace(settings, path=settings.path.resolve())
+    preparing = asyncio.ensure_future(asyncio.to_thread(_prepare, settings))
     try:
-        connection = await asyncio.to_thread(_prepare, settings)
+        connection = await asyncio.shield(preparing)
+    except asyncio.CancelledError:
+        # The thread goes on.
+        preparing.add_done_callback(_close_unused)
+        raise
     except (OSError, StorageError) as error:
         raise StoreOpenError(name, f"{settings.path}: {_why(error, settings.path)}") from error
     driver = SqliteDriver(settings, connection)
@@ -83,6 +88,11 @@ def open_memory() -> SqlSessionStore:
     return SqlSessionStore(driver)
 
 
+def _close_unused(preparing: asyncio.Future[sqlite3.Connection]) -> None:
+    if not preparing.cancelled() and not preparing.exception():
+        preparing.result().close()
+
+
 def _prepare(settings: SqliteSettings) -> sqlite3.Connection:
     folder = settings.path.parent
     missing = [path for path in (settings.path, folder, *folder.parents) if not path.exists()]
@@ -93,7 +103,7 @@ def _prepare(settings: SqliteSettings) -> sqlite3.Connection:
     with _sole_in(folder), translated():
         connection = connect(settings)
         try:
-            upgrade_sqlite(connection)
+            upgrade_sqlite(connection, auto_migrate=settings.auto_migrate)
         except BaseException:
             connection.close()
             raise

@@ -26,6 +26,8 @@ _MOST_LOSSES = 3
 """Connections that one operation may lose before it gives up, where giving up tells no lie."""
 _RESOLVE_WITHIN = 10.0
 """Seconds in which the outcome of a commit without an answer is looked for."""
+_LAST_WRITES = 2.0
+"""Seconds for what was broken off, when the store is closed."""
 _FIRST_PAUSE, _LAST_PAUSE = 0.05, 1.0
 _LONGEST_STEP_ASIDE = 0.02
 """Seconds: of two that collided, one is to be the first the next time."""
@@ -100,7 +102,9 @@ class ServerDriver:
     async def close(self) -> None:
         """Ends when all that was broken off is done; what still runs may end, and no more."""
         if self._finishing:
-            await asyncio.wait(self._finishing)
+            _, late = await asyncio.wait(self._finishing, timeout=_LAST_WRITES)
+            for task in late:
+                task.cancel()
         await self.pool.close()
 
     def time_argument(self, moment: datetime) -> datetime:

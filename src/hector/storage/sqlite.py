@@ -45,6 +45,8 @@ class SqliteSettings:
     """How many of them stay open while nobody reads."""
     lifetime: float = 0.0
     """Seconds after which one of them is replaced; 0 for never."""
+    auto_migrate: bool = True
+    """Create and migrate the schema; otherwise opening a file whose schema is not current fails."""
 
 
 def connect(settings: SqliteSettings) -> sqlite3.Connection:
