@@ -15,17 +15,18 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, pool
 
 from hector.domain.errors import StoreOpenError
-from hector.storage.migrate import HEAD, VERSION_TABLE, migrate, upgrade_sqlite
+from hector.storage.migrate import HECTOR, VERSION_TABLE, alembic_config, migrate, upgrade_sqlite
+from hector.storage.opening import open_sqlite
 from hector.storage.sqlite import SqliteSettings
-from hector.storage.store import SqlSessionStore, open_sqlite
+from hector.storage.store import SqlSessionStore
 from hector.storage.tables import metadata
 from tests.contract.actor import KEY, Actor, history
+from tests.migrations.history import LATER
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -118,7 +119,9 @@ def test_the_migrations_lead_to_the_tables() -> None:
         assert described(upgraded) == described(created)
         assert set(described(created)) == {*metadata.tables, VERSION_TABLE}
         for connection in (created, upgraded):
-            assert connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchall() == [(HEAD,)]
+            assert connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchall() == [
+                (HECTOR.head,)
+            ]
 
 
 def test_alembic_finds_nothing_to_add_to_the_migrations() -> None:
@@ -133,28 +136,11 @@ def test_alembic_finds_nothing_to_add_to_the_migrations() -> None:
 
 
 def test_head_is_the_newest_migration() -> None:
-    config = Config()
-    config.set_main_option("script_location", "hector.storage:migrations")
-    scripts = ScriptDirectory.from_config(config)
-    assert scripts.get_heads() == [HEAD]
+    scripts = ScriptDirectory.from_config(alembic_config(HECTOR))
+    assert scripts.get_heads() == [HECTOR.head]
     assert len(list(scripts.walk_revisions())) == len(
         list((CHECKOUT / "src/hector/storage/migrations/versions").glob("0*.py"))
     )
-
-
-@pytest.mark.parametrize("dialect", ["postgresql", "mysql"])
-def test_the_tables_can_be_said_to_the_databases_to_come(dialect: str) -> None:
-    """Ids are compared as bytes there too, and no text is cut at 64 KB."""
-    from sqlalchemy.dialects import mysql, postgresql
-    from sqlalchemy.schema import CreateTable
-
-    chosen = {"postgresql": postgresql, "mysql": mysql}[dialect].dialect()
-    for table in metadata.sorted_tables:
-        sql = str(CreateTable(table).compile(dialect=chosen))
-        for line in sql.splitlines():
-            if "VARCHAR" in line:
-                assert "COLLATE" in line, line
-            assert not re.search(r"\sTEXT\b", line) or dialect == "postgresql", line
 
 
 def test_a_wheel_holds_the_migrations(tmp_path: Path) -> None:
@@ -171,7 +157,7 @@ def test_a_wheel_holds_the_migrations(tmp_path: Path) -> None:
     folder = CHECKOUT / "src/hector/storage/migrations"
     shipped = {f"hector/storage/migrations/{path.relative_to(folder)}" for path in folder.rglob("*.py")}
     assert shipped <= names
-    assert f"hector/storage/migrations/versions/{HEAD}_sessions.py" in names
+    assert f"hector/storage/migrations/versions/{HECTOR.head}_sessions.py" in names
 
 
 # --- starts
@@ -221,7 +207,7 @@ def test_a_start_does_not_import_alembic(tmp_path: Path, exists: bool) -> None:
 import asyncio, sys
 from pathlib import Path
 from hector.storage.sqlite import SqliteSettings
-from hector.storage.store import open_sqlite
+from hector.storage.opening import open_sqlite
 async def start():
     await (await open_sqlite("main", SqliteSettings(Path(sys.argv[1])))).close()
 asyncio.run(start())
@@ -230,25 +216,21 @@ assert "alembic" not in sys.modules
     subprocess.run([sys.executable, "-c", program, str(path)], check=True)
 
 
-async def test_an_older_database_is_migrated_in_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its version is one that the migrations know and not the newest; there is no second one yet to run."""
+async def test_an_older_database_is_migrated_in_place(tmp_path: Path) -> None:
     path = tmp_path / "sessions.db"
-    with closing(connect(path)) as connection:
-        migrated(connection)
     assert await use(path) == ["hello", "re: hello"]
     statements: list[str] = []
-    with closing(connect(path)) as connection:
-        monkeypatch.setattr("hector.storage.migrate.HEAD", "0002")
+    with closing(connect(path)) as connection, closing(connect()) as fresh:
         connection.set_trace_callback(statements.append)
-        upgrade_sqlite(connection)
+        upgrade_sqlite(connection, LATER)
         connection.set_trace_callback(None)
         assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
-    assert statements.count("BEGIN IMMEDIATE") == statements.count("COMMIT") == 2
+        assert connection.execute("SELECT COUNT(*) FROM messages").fetchone() == (2,)
+        assert connection.execute("SELECT user_id, title FROM sessions").fetchall() == [("u", "u")]
+        upgrade_sqlite(fresh, LATER)
+        assert described(connection) == described(fresh)
+    assert statements.count("BEGIN IMMEDIATE") == statements.count("COMMIT") == 1
     assert statements.index("PRAGMA foreign_keys=OFF") < statements.index("BEGIN IMMEDIATE")
-    monkeypatch.undo()
-    assert await use(path) == ["hello", "re: hello"] * 2
 
 
 # --- starting afresh
@@ -266,7 +248,7 @@ async def test_after_dropping_both_tables_a_start_makes_a_fresh_schema(tmp_path:
         assert connection.execute("SELECT COUNT(*) FROM turns").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("table", ["messages", "sessions"])
+@pytest.mark.parametrize("table", ["messages", "sessions", "files"])
 async def test_after_dropping_one_table_nothing_else_is_thrown_away(tmp_path: Path, table: str) -> None:
     path = tmp_path / "sessions.db"
     await use(path)
@@ -301,11 +283,12 @@ asyncio.run(die())
 
 # --- interrupted and simultaneous starts
 
-_DIE_IN_CREATION = """
-import os, signal, sqlite3, sys
-from hector.storage.sqlite import SqliteSettings, connect
-from hector.storage.migrate import upgrade_sqlite
+_DIE = """
+import os, signal, sys
 from pathlib import Path
+from hector.storage.migrate import HECTOR, upgrade_sqlite
+from hector.storage.sqlite import SqliteSettings, connect
+from tests.migrations.history import LATER
 connection = connect(SqliteSettings(Path(sys.argv[1])))
 left = int(sys.argv[2])
 def count(statement):
@@ -314,22 +297,42 @@ def count(statement):
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 connection.set_trace_callback(count)
-upgrade_sqlite(connection)
-print("complete")
+upgrade_sqlite(connection, {"shipped": HECTOR, "later": LATER}[sys.argv[3]])
 """
 
 
-@pytest.mark.parametrize("statement", [1, 4, 5, 8, 15, 21, 22, 23])
+def die(path: Path, statement: int, history: str) -> None:
+    died = subprocess.run(
+        [sys.executable, "-c", _DIE, str(path), str(statement), history], cwd=CHECKOUT, check=False
+    )
+    assert died.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("statement", [1, 4, 7, 8, 9, 20, 27, 28, 29])
 async def test_a_kill_in_the_middle_of_creation_is_completed_by_the_next_start(
     tmp_path: Path, statement: int
 ) -> None:
     path = tmp_path / "sessions.db"
-    died = subprocess.run([sys.executable, "-c", _DIE_IN_CREATION, str(path), str(statement)], check=False)
-    assert died.returncode == -signal.SIGKILL
+    die(path, statement, "shipped")
     assert await use(path) == ["hello", "re: hello"]
     with closing(connect(path)) as connection, closing(connect()) as fresh:
         upgrade_sqlite(fresh)
         assert described(connection) == described(fresh)
+
+
+@pytest.mark.parametrize("statement", [5, 12, 13, 19, 28, 38, 39])
+async def test_a_kill_in_the_middle_of_a_migration_is_completed_by_the_next_start(
+    tmp_path: Path, statement: int
+) -> None:
+    path = tmp_path / "sessions.db"
+    await use(path)
+    die(path, statement, "later")
+    with closing(connect(path)) as connection, closing(connect()) as fresh:
+        assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [(HECTOR.head,)]
+        upgrade_sqlite(connection, LATER)
+        upgrade_sqlite(fresh, LATER)
+        assert described(connection) == described(fresh)
+        assert connection.execute("SELECT COUNT(*) FROM messages").fetchone() == (2,)
 
 
 _START_ON_DEMAND = """
@@ -371,7 +374,7 @@ def test_processes_that_start_at_once_make_the_schema_once(tmp_path: Path) -> No
             ] * 6
             with closing(connect(path)) as connection:
                 assert connection.execute("SELECT COUNT(*) FROM sessions").fetchone() == (6,)
-                assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [(HEAD,)]
+                assert connection.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [(HECTOR.head,)]
     finally:
         for process in processes:
             process.kill()
@@ -397,7 +400,7 @@ async def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path) -> Non
         connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
         before = described(connection)
     assert await _refusal(path) == (
-        f"its schema is of a newer Hector; this one knows versions up to {HEAD}: upgrade Hector"
+        f"its schema is of a newer Hector; this one knows versions up to {HECTOR.head}: upgrade Hector"
     )
     with closing(connect(path)) as connection:
         assert described(connection) == before
@@ -479,7 +482,7 @@ import asyncio, os, sys
 from pathlib import Path
 from hector.domain.errors import StoreOpenError
 from hector.storage.sqlite import SqliteSettings
-from hector.storage.store import open_sqlite
+from hector.storage.opening import open_sqlite
 os.setuid(int(sys.argv[1]))
 try:
     asyncio.run(open_sqlite("main", SqliteSettings(Path(sys.argv[2]))))

@@ -252,12 +252,70 @@ def check_config(
         ),
     ] = None,
     *,
+    connect: Annotated[
+        bool,
+        typer.Option(
+            "--connect",
+            help="Try every session store that it names, too; nothing is created or changed in a database.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Tell all that is wrong with a configuration; start nothing."""
     from hector.cli.check import check_config  # noqa: PLC0415
 
-    _end(check_config(file, as_json=as_json))
+    if connect:
+        _warn_only()
+    _end(_run(check_config(file, connect=connect, as_json=as_json)))
+
+
+Store = Annotated[
+    str | None,
+    typer.Option("--store", metavar="NAME", help="Which session store; not needed where there is only one."),
+]
+
+db = _group("db", "Prepare the databases of session stores.")
+
+
+@db.command("grants")
+def show_grants(
+    role: Annotated[str, typer.Argument(metavar="ROLE", help="Who shall serve; on MySQL NAME or NAME@HOST.")],
+    config: Config = None,
+    store: Store = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Print the SQL that lets a role serve.
+
+    It gives all that the role needs once the tables are there, and no more. Whoever owns the tables runs it,
+    or an administrator; this command changes nothing.
+    """
+    from hector.cli.config_file import load_config  # noqa: PLC0415
+    from hector.cli.db import show_grants  # noqa: PLC0415
+
+    settings = load_config(config)
+    _warn_only()
+    _end(_run(show_grants(settings, role, store=store, as_json=as_json)))
+
+
+@db.command("migrate")
+def migrate_stores(
+    config: Config = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="NAME", help="Only this session store; all of them by default."),
+    ] = None,
+) -> None:
+    """Create or migrate the tables of stores.
+
+    A start does the same, unless auto_migrate is off or its user may not.
+    """
+    from hector.cli.config_file import load_config  # noqa: PLC0415
+    from hector.cli.db import migrate_stores  # noqa: PLC0415
+
+    settings = load_config(config)
+    _warn_only()
+    _end(_run(migrate_stores(settings, store=store)))
 
 
 models = _group("models", "The model that needs no key.")

@@ -8,6 +8,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKeyConstraint,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -25,38 +26,49 @@ from hector.domain.ids import MAX_MESSAGE_ID, MAX_SESSION_ID, MAX_USER_ID
 
 metadata = MetaData()
 
+MYSQL_OPTIONS: dict[str, Any] = {
+    # Each server's own byte-wise collation that does not ignore trailing spaces.
+    "mysql_collate": "utf8mb4_0900_bin",
+    "mariadb_collate": "utf8mb4_nopad_bin",
+    **{f"{server}_default_charset": "utf8mb4" for server in ("mysql", "mariadb")},
+    **{f"{server}_engine": "InnoDB" for server in ("mysql", "mariadb")},
+    **{f"{server}_row_format": "DYNAMIC" for server in ("mysql", "mariadb")},
+}
+"""For every table: what MySQL and MariaDB would otherwise take from their configuration."""
+
 
 def _id(length: int) -> Any:
-    """Text that is compared as bytes, trailing spaces included, on every database."""
+    """Text that is compared as bytes, trailing spaces included, on every database.
+
+    Also what is ASCII by its rule: to compare a column of ASCII with another text is an error on MySQL.
+    """
+    on_mysql, on_mariadb = (
+        mysql.VARCHAR(length, charset="utf8mb4", collation=MYSQL_OPTIONS[f"{server}_collate"])
+        for server in ("mysql", "mariadb")
+    )
     return (
         String(length)
         .with_variant(String(length, collation="C"), "postgresql")
-        .with_variant(
-            mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_nopad_bin"), "mysql", "mariadb"
-        )
+        .with_variant(on_mysql, "mysql")
+        .with_variant(on_mariadb, "mariadb")
     )
 
 
-def _ascii(length: int) -> Any:
-    """As `_id`, for what is ASCII by its rule; a quarter of the room in a key on MySQL."""
-    return (
-        String(length)
-        .with_variant(String(length, collation="C"), "postgresql")
-        .with_variant(mysql.VARCHAR(length, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
-    )
-
-
-_agent = _ascii(64)
+_agent = _id(64)
 _user = _id(MAX_USER_ID)
 _session = _id(MAX_SESSION_ID)
 _message = _id(MAX_MESSAGE_ID)
-_uuid = _ascii(36)
-_word = _ascii(32)
+_uuid = _id(36)
+_word = _id(32)
 _time = DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 _text = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 _blob = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
-# SQLite makes an identity only of a column that is declared INTEGER.
-_identity = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _identity() -> Column[Any]:
+    # SQLite makes an identity only of a column that is declared INTEGER. On PostgreSQL, unlike a serial, it
+    # needs no grant on a sequence.
+    return Column("id", BigInteger().with_variant(Integer(), "sqlite"), Identity(), primary_key=True)
 
 
 def _key() -> tuple[Column[Any], ...]:
@@ -76,7 +88,7 @@ sessions = Table(
     Column("metadata", _text, nullable=False),
     Column("created_at", _time, nullable=False),
     Column("updated_at", _time, nullable=False),
-    Column("incarnation", _ascii(32), nullable=False),
+    Column("incarnation", _id(32), nullable=False),
     Column("last_seq", BigInteger, nullable=False),
     Column("next_ticket", BigInteger, nullable=False),
     Column("waiting", Integer, nullable=False),
@@ -89,12 +101,13 @@ sessions = Table(
     PrimaryKeyConstraint("agent_id", "user_id", "id"),
     Index("idx_sessions_agent_id", "agent_id"),
     Index("idx_sessions_updated_at", "updated_at"),
+    **MYSQL_OPTIONS,
 )
 
 messages = Table(
     "messages",
     metadata,
-    Column("id", _identity, primary_key=True, autoincrement=True),
+    _identity(),
     *_key(),
     Column("seq", BigInteger),
     Column("turn_id", _uuid, nullable=False),
@@ -112,7 +125,7 @@ messages = Table(
     # How the run that it began ended, where its turn went on after that or never took it.
     Column("run_state", _word),
     # Why its turn has no answer: a mark for the context, so that reading the tail needs no other table.
-    Column("unanswered", _ascii(64)),
+    Column("unanswered", _id(64)),
     Column("created_at", _time, nullable=False),
     ForeignKeyConstraint(
         ["agent_id", "user_id", "session_id"], ["sessions.agent_id", "sessions.user_id", "sessions.id"]
@@ -123,6 +136,7 @@ messages = Table(
     ),
     Index("idx_messages_session_id", "session_id"),
     sqlite_autoincrement=True,
+    **MYSQL_OPTIONS,
 )
 Index(
     "idx_messages_waiting",
@@ -139,7 +153,7 @@ turns = Table(
     Column("id", _uuid, nullable=False),
     Column("session_id", _session, nullable=False),
     Column("state", _word, nullable=False),
-    Column("reason", _ascii(64)),
+    Column("reason", _id(64)),
     Column("error", _text),
     Column("retryable", Boolean, nullable=False),
     Column("attempt", Integer, nullable=False),
@@ -159,6 +173,7 @@ turns = Table(
     Column("ended_at", _time),
     PrimaryKeyConstraint("agent_id", "user_id", "id"),
     Index("idx_turns_session", "agent_id", "user_id", "session_id", "id"),
+    **MYSQL_OPTIONS,
 )
 Index(
     "idx_turns_running",
@@ -170,13 +185,14 @@ Index(
 summaries = Table(
     "summaries",
     metadata,
-    Column("id", _identity, primary_key=True, autoincrement=True),
+    _identity(),
     *_key(),
     Column("through_seq", BigInteger, nullable=False),
     Column("content", _text, nullable=False),
     Column("tokens", Integer, nullable=False),
     Column("created_at", _time, nullable=False),
     UniqueConstraint("agent_id", "user_id", "session_id", "through_seq", name="uq_summaries_through_seq"),
+    **MYSQL_OPTIONS,
 )
 
 turn_events = Table(
@@ -192,6 +208,7 @@ turn_events = Table(
     PrimaryKeyConstraint("agent_id", "user_id", "turn_id", "attempt", "first_number"),
     Index("idx_turn_events_session", "agent_id", "user_id", "session_id"),
     Index("idx_turn_events_created_at", "created_at"),
+    **MYSQL_OPTIONS,
 )
 
 replicas = Table(
@@ -202,19 +219,21 @@ replicas = Table(
     Column("ttl_ms", BigInteger, nullable=False),
     Column("counter", BigInteger, nullable=False),
     Column("started_at", _time, nullable=False),
+    **MYSQL_OPTIONS,
 )
 
 tombstones = Table(
     "tombstones",
     metadata,
-    Column("id", _identity, primary_key=True, autoincrement=True),
+    _identity(),
     *_key(),
-    Column("incarnation", _ascii(32), nullable=False),
+    Column("incarnation", _id(32), nullable=False),
     # NULL: the whole session; else a range of its messages.
     Column("from_seq", BigInteger),
     Column("through_seq", BigInteger),
     Column("created_at", _time, nullable=False),
     Index("idx_tombstones_session", "agent_id", "user_id", "session_id"),
+    **MYSQL_OPTIONS,
 )
 
 push_configs = Table(
@@ -227,13 +246,15 @@ push_configs = Table(
     Column("created_at", _time, nullable=False),
     PrimaryKeyConstraint("agent_id", "user_id", "turn_id", "id"),
     Index("idx_push_configs_session", "agent_id", "user_id", "session_id"),
+    **MYSQL_OPTIONS,
 )
 
 files = Table(
     "files",
     metadata,
     *_key(),
-    Column("sha256", _ascii(64), nullable=False),
+    Column("sha256", _id(64), nullable=False),
     Column("data", _blob, nullable=False),
     PrimaryKeyConstraint("agent_id", "user_id", "session_id", "sha256"),
+    **MYSQL_OPTIONS,
 )

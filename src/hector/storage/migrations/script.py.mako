@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from hector.storage.migrations.guards import has_column, has_index, has_table
+
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
