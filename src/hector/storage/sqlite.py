@@ -239,7 +239,7 @@ class SqliteDriver:
         return batch, True
 
     def _commit(self, batch: list[_Job]) -> list[Any]:
-        """Run a batch in one transaction, each operation under a savepoint: one fsync, an outcome each."""
+        """Run a batch in one transaction: one fsync, and each operation has an outcome of its own."""
         try:
             connection = self._begin()
             if len(batch) == 1:

@@ -80,6 +80,11 @@ def notes() -> Operation[list[str]]:
     return [each for (each,) in (yield from fetch(SELECT, {}))]
 
 
+def refuse(error: BaseException) -> Operation[None]:
+    yield from notes()
+    raise error
+
+
 def note_and_raise(text: str, error: BaseException) -> Operation[None]:
     yield from note(text)
     raise error
@@ -139,6 +144,27 @@ async def test_a_failing_job_leaves_the_others_of_its_batch(driver: SqliteDriver
     assert await driver.read(notes) == ["a", "d"]
 
 
+async def test_a_job_that_refuses_undoes_nothing_of_its_batch(driver: SqliteDriver) -> None:
+    statements: list[str] = []
+    assert driver._connection
+    driver._connection.set_trace_callback(statements.append)
+    done = await queued(driver, partial(note, "a"), partial(refuse, ValueError("no")), partial(note, "b"))
+    assert isinstance(done[1], ValueError)
+    assert await driver.read(notes) == ["a", "b"]
+    assert "ROLLBACK" not in statements
+
+
+async def test_a_batch_that_cannot_be_undone_fails_whole(driver: SqliteDriver) -> None:
+    assert driver._connection
+    failing = FailingConnection(driver._connection, commits=9, rolls_back=False)
+    driver._connection = failing  # type: ignore[assignment]  # it has what the driver uses
+    done = await queued(driver, partial(note, "a"), partial(note_and_raise, "b", ValueError("no")))
+    assert all(isinstance(each, StorageError) for each in done), done
+    assert failing.closed
+    assert await driver.read(notes) == []
+    assert await driver.write(partial(note, "c")) == "c"
+
+
 async def test_a_failing_job_alone_changes_nothing(driver: SqliteDriver) -> None:
     with pytest.raises(KeyError):
         await driver.write(partial(note_and_raise, "a", KeyError("no")))
@@ -178,7 +204,7 @@ async def test_a_commit_without_an_answer_is_told_to_all_whom_it_concerns(
     assert driver._connection
     failing = FailingConnection(driver._connection, commits=1, rolls_back=rolls_back)
     driver._connection = failing  # type: ignore[assignment]  # it has what the driver uses
-    done = await queued(driver, partial(note, "a"), partial(note_and_raise, "b", ValueError("no")))
+    done = await queued(driver, partial(note, "a"), partial(refuse, ValueError("no")))
     assert all(isinstance(each, OutcomeUnknownError) for each in done), done
     assert failing.closed == (not rolls_back), "what cannot be rolled back is left behind"
     driver._connection = failing._connection if rolls_back else driver._connection
