@@ -64,13 +64,21 @@ async def prepare(
     link = await open_link(patient)
     try:
         await upgrade_mysql(link.connection, patient)
-    finally:
+    except BaseException:
         link.connection.close()
+        raise
+    await close(link)
 
     async def connect() -> MySqlConnection:
         return MySqlConnection(await open_link(settings), settings.store, settings.statement_timeout)
 
     return connect
+
+
+async def close(link: MySqlLink) -> None:
+    """With a goodbye, which takes TLS a moment."""
+    with contextlib.suppress(OSError, errors.MySQLError):
+        await link.connection.ensure_closed()
 
 
 class MySqlConnection:
@@ -79,6 +87,7 @@ class MySqlConnection:
     autocommits = False
 
     def __init__(self, link: MySqlLink, store: str, statement_timeout: float) -> None:
+        self._link = link
         self._connection = link.connection
         self._max_packet = link.max_allowed_packet - _PACKET_OVERHEAD
         self._store = store
@@ -117,8 +126,7 @@ class MySqlConnection:
             self.abort()
 
     async def close(self) -> None:
-        with contextlib.suppress(OSError, errors.MySQLError):
-            await self._connection.ensure_closed()
+        await close(self._link)
 
     def abort(self) -> None:
         self._connection.close()

@@ -8,6 +8,7 @@ from asyncmy import errors
 
 from hector.domain.errors import StoreUnreachableError
 from hector.storage.migrate import Found
+from hector.storage.mysql import close
 from hector.storage.mysql_connect import connect
 from hector.storage.mysql_migrate import check_privileges
 from hector.storage.settings import ServerSettings
@@ -26,10 +27,13 @@ async def probe(settings: ServerSettings) -> tuple[str, Found, Sequence[str]]:
         _, tls = await _row(link.connection, _TLS)
         found = await check_privileges(link.connection, settings)
     except (errors.MySQLError, OSError) as error:
+        link.connection.close()
         why = f"the connection was lost while it was looked at ({type(error).__name__})"
         raise StoreUnreachableError(settings.store, why) from error
-    finally:
+    except BaseException:
         link.connection.close()
+        raise
+    await close(link)
     product = "MariaDB" if link.is_mariadb else "MySQL"
     server = f"{product} {'.'.join(map(str, link.version))}, {tls or 'without TLS'}"
     doubts = []
