@@ -1,5 +1,6 @@
 """MySQL and MariaDB: statements on one asyncmy connection, and their errors as ours."""
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from hector.storage.mysql_connect import MySqlLink
 from hector.storage.mysql_connect import connect as open_link
 from hector.storage.mysql_migrate import upgrade_mysql
 from hector.storage.operations import Language, Result, Step
-from hector.storage.server import CollisionError, ConnectionLostError
+from hector.storage.server import GRACE, CollisionError, ConnectionLostError
 from hector.storage.settings import ServerSettings
 
 _LANGUAGE = Language(sqlalchemy_asyncmy.dialect(paramstyle="qmark"))
@@ -91,6 +92,7 @@ class MySqlConnection:
         self._connection = link.connection
         self._max_packet = link.max_allowed_packet - _PACKET_OVERHEAD
         self._store = store
+        self._loop = asyncio.get_running_loop()
         self._statement_timeout = statement_timeout
         self._prepared: dict[str, PreparedStatement] = {}
 
@@ -150,6 +152,8 @@ class MySqlConnection:
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
+        # A server that does not answer is told from a slow one by the time alone.
+        late = self._loop.call_later(self._statement_timeout + GRACE, self.abort)
         try:
             yield
         except errors.MySQLError as error:
@@ -167,6 +171,8 @@ class MySqlConnection:
             # Broken off in the middle of an answer, whose rest would be taken for that of the next statement.
             self.abort()
             raise
+        finally:
+            late.cancel()
 
     def _ours(self, number: int) -> StorageError:
         name = f"session store {self._store!r}"

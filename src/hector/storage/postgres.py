@@ -13,11 +13,9 @@ from hector.storage.operations import Language, Result, Step
 from hector.storage.postgres_connect import PostgresLink
 from hector.storage.postgres_connect import connect as open_link
 from hector.storage.postgres_migrate import upgrade_postgres
-from hector.storage.server import CollisionError, ConnectionLostError
+from hector.storage.server import GRACE, CollisionError, ConnectionLostError
 from hector.storage.settings import ServerSettings
 
-_GRACE = 5.0
-"""Seconds beyond the server's own limit for a statement, after which it is taken for gone."""
 _BEGIN = {
     "write": "BEGIN ISOLATION LEVEL READ COMMITTED",
     "read": "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
@@ -58,7 +56,7 @@ class PostgresConnection:
         self.autocommits = not link.pooled
         self._local = link.local_settings_sql if link.pooled else ""
         self._prepared: dict[str, asyncpg.prepared_stmt.PreparedStatement[Any]] = {}
-        self._timeout = statement_timeout + _GRACE
+        self._timeout = statement_timeout + GRACE
 
     @property
     def usable(self) -> bool:
@@ -124,7 +122,7 @@ class PostgresConnection:
                 )
             case pg.QueryCanceledError():
                 return StoreUnavailableError(
-                    f"{name} took longer than its statement_timeout ({self._timeout - _GRACE:g} s); try again"
+                    f"{name} took longer than its statement_timeout ({self._timeout - GRACE:g} s); try again"
                 )
             case pg.ReadOnlySQLTransactionError():
                 # A primary that has become a standby: its name may lead to another server by now.

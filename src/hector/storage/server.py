@@ -33,6 +33,10 @@ _LONGEST_STEP_ASIDE = 0.02
 """Seconds: of two that collided, one is to be the first the next time."""
 
 
+GRACE = 5.0
+"""Seconds beyond `statement_timeout`, which the server keeps, after which it is taken for gone."""
+
+
 class ConnectionLostError(Exception):
     """The connection is gone, with the transaction that was open on it."""
 
