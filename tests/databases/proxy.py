@@ -21,6 +21,8 @@ class Proxy:
         self._lose: tuple[Loss, int] | None = None
         self.fired = False
         self.refuses = False
+        self.seen = asyncio.Event()
+        """Set by each request, before it is passed on."""
 
     def arm(self, loss: Loss | None = None, number: int = 0) -> None:
         """Break the connection at that request, from 0: before it, or its answer, is passed on."""
@@ -45,6 +47,7 @@ class Proxy:
             nonlocal swallows
             while data := await reader.read(_CHUNK):
                 number, self.requests = self.requests, self.requests + 1
+                self.seen.set()
                 if self._lose == ("request", number):
                     break
                 swallows = self._lose == ("answer", number)

@@ -33,8 +33,10 @@ async def test_callers_of_a_server_that_hangs_are_told_and_it_is_used_again(
     assert isinstance(told[0], OutcomeUnknownError | StoreUnavailableError)
     assert isinstance(told[1], StoreUnavailableError)
     # As callers are told that they may.
-    while isinstance(told[0], StorageError):
-        assert told[0].retryable
-        told = await asyncio.gather(one.answer(begun, "answer"), return_exceptions=True)
+    outcome: object = told[0]
+    while isinstance(outcome, BaseException):
+        assert isinstance(outcome, StorageError)
+        assert outcome.retryable
+        (outcome,) = await asyncio.gather(one.answer(begun, "answer"), return_exceptions=True)
     assert [text for _, text, _ in await history(store)] == ["first", "answer"]
     await store.close()

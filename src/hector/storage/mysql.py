@@ -91,6 +91,7 @@ class MySqlConnection:
         self._link = link
         self._connection = link.connection
         self._max_packet = link.max_allowed_packet - _PACKET_OVERHEAD
+        self.in_transaction = False
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._statement_timeout = statement_timeout
@@ -103,6 +104,7 @@ class MySqlConnection:
         return self._connection.connected and not broken
 
     async def begin(self, kind: Literal["write", "read"]) -> None:
+        self.in_transaction = True
         if kind == "read":
             for command in _SNAPSHOT:
                 await self._command(command)
@@ -119,11 +121,13 @@ class MySqlConnection:
 
     async def commit(self) -> None:
         await self._command("COMMIT")
+        self.in_transaction = False
 
     async def roll_back(self) -> None:
         if self.usable:
             with contextlib.suppress(ConnectionLostError, StorageError):
                 await self._command("ROLLBACK")
+                self.in_transaction = False
                 return
             self.abort()
 

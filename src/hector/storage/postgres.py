@@ -57,12 +57,14 @@ class PostgresConnection:
         self._local = link.local_settings_sql if link.pooled else ""
         self._prepared: dict[str, asyncpg.prepared_stmt.PreparedStatement[Any]] = {}
         self._timeout = statement_timeout + GRACE
+        self.in_transaction = False
 
     @property
     def usable(self) -> bool:
         return not self._connection.is_closed()
 
     async def begin(self, kind: Literal["write", "read"]) -> None:
+        self.in_transaction = True
         await self._command(f"{_BEGIN[kind]};{self._local}" if self._local else _BEGIN[kind])
 
     async def run(self, step: Step) -> Result:
@@ -77,11 +79,13 @@ class PostgresConnection:
 
     async def commit(self) -> None:
         await self._command("COMMIT")
+        self.in_transaction = False
 
     async def roll_back(self) -> None:
         if self.usable:
             with contextlib.suppress(ConnectionLostError):
                 await self._command("ROLLBACK")
+                self.in_transaction = False
 
     async def close(self) -> None:
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):

@@ -58,6 +58,8 @@ class Connection(Pooled, Protocol):
 
     autocommits: bool
     """Outside of `begin` and `commit`, each statement is a transaction of its own."""
+    in_transaction: bool
+    """`begin` was called, and neither `commit` nor `roll_back` has been answered."""
 
     async def begin(self, kind: Literal["write", "read"]) -> None:
         """`read`: all statements see the database as it is at the first, and may not write."""
@@ -199,28 +201,26 @@ class ServerDriver:
 
 
 async def _transaction(connection: Connection, kind: Literal["write", "read"], operation: Operation[T]) -> T:
-    await connection.begin(kind)
     try:
+        await connection.begin(kind)
         value = await _drive(connection, operation)
+        return await _committed(connection, value)
     except ConnectionLostError:
         raise
     except Exception:
         await connection.roll_back()
         raise
-    except BaseException:
-        # Cancelled in the middle of a statement: nobody knows what the connection would answer next.
-        connection.abort()
-        raise
+    finally:
+        # Cancelled in the middle of a statement, nobody knows what the connection would answer next.
+        if connection.usable and connection.in_transaction:
+            connection.abort()
+
+
+async def _committed(connection: Connection, value: T) -> T:
     try:
         await connection.commit()
     except ConnectionLostError as lost:
         raise CommitLostError(str(lost)) from lost
-    except (CollisionError, StorageError):
-        await connection.roll_back()
-        raise
-    except BaseException:
-        connection.abort()
-        raise
     return value
 
 
