@@ -1,5 +1,6 @@
 """An asyncmy connection that shows its password to nobody, and goes without TLS only if it may."""
 
+import asyncio
 import ssl
 from typing import Any
 
@@ -34,6 +35,7 @@ class GuardedConnection(Connection):
     _proto: Any
     _secure: bool
     """TLS, or a Unix socket."""
+    _transport: asyncio.Transport | None
     _ssl_context: ssl.SSLContext | None
 
     def __init__(self, *, must_use_tls: bool, **arguments: Any) -> None:
@@ -66,6 +68,12 @@ class GuardedConnection(Connection):
         return (
             lost or isinstance(tls_error(error), ssl.SSLError) or isinstance(error.__cause__, ConnectionError)
         )
+
+    def close(self) -> None:
+        """At once: asyncmy would leave a connection with TLS to say goodbye for as long as that takes."""
+        if self._transport is not None:
+            self._transport.abort()
+        super().close()
 
     async def set_session(self, settings: str) -> None:
         """`name = value, ...`"""
