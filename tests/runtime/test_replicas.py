@@ -111,10 +111,7 @@ async def test_a_replica_taken_for_dead_writes_nothing_more_and_starts_anew(star
     await gate.reached.wait()
     old_id = one.opened.runner.replica_id
     # As if it had stood still: its row goes, as another replica would remove it after its ttl.
-    while not await two.store.declare_dead(
-        next(row for row in await two.store.replicas() if row.id == old_id)
-    ):
-        pass  # it has just beaten
+    await two.buries(one)
     await two.opened.replica._clear_up()
     gate.opened.set()
     turn = await handle.result()
@@ -138,8 +135,7 @@ async def test_who_waits_is_given_the_answer_that_another_replica_made_meanwhile
     queue.wake()
     await asyncio.wait((queue.task,))
     one.opened.runner.closing = False
-    row = next(row for row in await two.store.replicas() if row.id == one.opened.runner.replica_id)
-    assert await two.store.declare_dead(row)
+    await two.buries(one)
     gate.opened.set()
     await first.result()
     await two.opened.replica._clear_up()
