@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import pytest
+
 from hector.storage.opening import open_memory, open_server, open_sqlite
 from hector.storage.sqlite import SqliteSettings
 from hector.storage.store import SqlSessionStore
 from hector.storage.tables import metadata
-from tests.servers import Database, DatabaseServer
+from tests.servers import Database, DatabaseServer, PgBouncer
 
-BackendName: TypeAlias = Literal["memory", "sqlite", "postgres", "mysql"]
+BackendName: TypeAlias = Literal["memory", "sqlite", "postgres", "mysql", "pgbouncer"]
 BACKENDS: tuple[BackendName, ...] = ("memory", "sqlite", "postgres", "mysql")
 
 OpenStore: TypeAlias = Callable[[], Awaitable[SqlSessionStore]]
@@ -45,3 +47,17 @@ class Backend:
             return await open_server(self.database.driver, self.database.settings(max_conns=8))
         # NORMAL differs in the fsync alone, which no test here can see.
         return await open_sqlite("main", SqliteSettings(self.folder / "sessions.db", "normal"))
+
+
+def backend_for(request: pytest.FixtureRequest, folder: Path) -> Backend:
+    """The one that the fixture's parameter names."""
+    name: BackendName = request.param
+    if name in ("memory", "sqlite"):
+        return Backend(name, folder)
+    kind = "postgres" if name == "pgbouncer" else name
+    server: DatabaseServer = request.getfixturevalue(f"{kind}_server")
+    database: Database = request.getfixturevalue(f"worker_{kind}_db")
+    if name == "pgbouncer":
+        pooler: PgBouncer = request.getfixturevalue("pgbouncer")
+        database = pooler.before(database)
+    return Backend(name, folder, server, database)

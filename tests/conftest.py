@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from tests.backends import BACKENDS, Backend, BackendName
+from tests.backends import BACKENDS, Backend, backend_for
 from tests.servers import (
     SERVERS,
     Control,
@@ -146,8 +146,4 @@ async def own_server(servers: Control, request: pytest.FixtureRequest) -> AsyncI
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     """Each of the places where a session store may live, in turn."""
-    name: BackendName = request.param
-    if name in ("memory", "sqlite"):
-        return Backend(name, tmp_path)
-    server = request.getfixturevalue(f"{name}_server")
-    return Backend(name, tmp_path, server, request.getfixturevalue(f"worker_{name}_db"))
+    return backend_for(request, tmp_path)
