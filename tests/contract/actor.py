@@ -1,7 +1,7 @@
 """Replicas as the contract suites play them, and a look at every row of a store."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -149,9 +149,15 @@ class CountingDriver:
         self.shared = driver.shared
         self.statements = self.rows = 0
 
-    async def write(self, make: MakeOperation[T], at_once: MakeOperation[T | None] | None = None) -> T:
+    async def write(
+        self,
+        make: MakeOperation[T],
+        at_once: MakeOperation[T | None] | None = None,
+        *,
+        group: Hashable = None,
+    ) -> T:
         counted = None if at_once is None else partial(self._count, at_once)
-        return await self._driver.write(partial(self._count, make), counted)
+        return await self._driver.write(partial(self._count, make), counted, group=group)
 
     async def read(self, make: MakeOperation[T]) -> T:
         return await self._driver.read(partial(self._count, make))

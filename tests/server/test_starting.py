@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
@@ -38,7 +38,9 @@ class Driver(MemoryDriver):
         self.failures = 0
         self.closed = False
 
-    async def write(self, make: MakeOperation[Any], at_once: MakeOperation[Any] | None = None) -> Any:
+    async def write(
+        self, make: MakeOperation[Any], at_once: MakeOperation[Any] | None = None, *, group: Hashable = None
+    ) -> Any:
         if self.failures:
             self.failures -= 1
             raise StoreUnavailableError("the connection was lost")

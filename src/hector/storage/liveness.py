@@ -28,7 +28,10 @@ def list_replicas() -> Operation[list[ReplicaRow]]:
 def declare_dead(replica: ReplicaRow, before: int | None) -> Operation[int]:
     """How many rows that removed, with an earlier run of this operation."""
     seen = {"replica": replica.id, "counter": replica.counter}
-    return (yield from execute(sql.DECLARE_DEAD, seen)) or before or 0
+    removed = yield from execute(sql.DECLARE_DEAD, seen)
+    if not removed and before and not (yield from is_alive(replica.id)):
+        return before
+    return removed
 
 
 def retire(replica_id: str) -> Operation[None]:

@@ -47,7 +47,7 @@ _LOST = frozenset(
         4031,  # idle for too long
     }
 )
-_FULL = frozenset({1021, 1037, 1038, 1041, 1114, 1206, 3636})
+_FULL = frozenset({1021, 1037, 1038, 1041, 1114, 1206, 1461, 3636})
 _LOCKED = frozenset({1205, 3572})
 _NO_PRIVILEGE = frozenset({1044, 1045, 1142, 1143, 1227})
 _NO_TABLE = frozenset({1054, 1146, 1412})

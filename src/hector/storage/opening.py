@@ -19,6 +19,7 @@ from hector.storage.server import Connection, ServerDriver
 from hector.storage.settings import ServerSettings
 from hector.storage.sqlite import MemoryDriver, SqliteDriver, SqliteSettings, connect, translated
 from hector.storage.store import SqlSessionStore
+from hector.storage.time_limits import lock_timeout
 
 Connect: TypeAlias = Callable[[], Awaitable[Connection]]
 
@@ -78,7 +79,9 @@ async def open_server(driver: ServerKind, settings: ServerSettings) -> SqlSessio
         lifetime=settings.lifetime,
         timeout=settings.connect_timeout,
     )
-    return SqlSessionStore(ServerDriver(settings.store, pool, fuses=driver == "postgres"))
+    return SqlSessionStore(
+        ServerDriver(settings.store, pool, fuses=driver == "postgres", lock_timeout=lock_timeout(settings))
+    )
 
 
 def open_memory() -> SqlSessionStore:

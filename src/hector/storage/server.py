@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from collections.abc import Hashable
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -83,23 +84,31 @@ class ServerDriver:
 
     shared = True
 
-    def __init__(self, store: str, pool: Pool[C], *, fuses: bool) -> None:
+    def __init__(self, store: str, pool: Pool[C], *, fuses: bool, lock_timeout: float) -> None:
         self._store = store
+        self._lock_timeout = lock_timeout
+        self._gates: dict[Hashable, _Gate] = {}
         self.pool: Pool[Any] = pool
         self._fuses = fuses
         """The statements of `fused` are understood."""
         self._outage = _Outage(store)
         self._finishing: set[asyncio.Task[Any]] = set()
 
-    async def write(self, make: MakeOperation[T], at_once: MakeOperation[T | None] | None = None) -> T:
+    async def write(
+        self,
+        make: MakeOperation[T],
+        at_once: MakeOperation[T | None] | None = None,
+        *,
+        group: Hashable = None,
+    ) -> T:
         """`at_once` is tried first where statements fuse; if it returns None, or fails, `make` is run.
 
         An operation whose commit got no answer is run again; it must find out that it succeeded.
         """
         try:
-            return await self._write(make, at_once if self._fuses else None)
+            return await self._write_in_turn(make, at_once if self._fuses else None, group)
         except asyncio.CancelledError:
-            self._finish(make)
+            self._finish(make, group)
             raise
 
     async def read(self, make: MakeOperation[T]) -> T:
@@ -117,12 +126,45 @@ class ServerDriver:
         """As the columns hold it: UTC without saying so."""
         return moment.astimezone(UTC).replace(tzinfo=None)
 
-    def _finish(self, make: MakeOperation[Any]) -> None:
+    async def _write_in_turn(
+        self, make: MakeOperation[T], at_once: MakeOperation[T | None] | None, group: Hashable
+    ) -> T:
+        """Of a group one at a time: the others would wait for its lock with a connection each."""
+        if group is None:
+            return await self._write(make, at_once)
+        gate = self._gates.get(group)
+        if gate is None:
+            gate = self._gates[group] = _Gate()
+        gate.users += 1
+        try:
+            await self._pass(gate)
+            try:
+                return await self._write(make, at_once)
+            finally:
+                gate.lock.release()
+        finally:
+            gate.users -= 1
+            if not gate.users:
+                del self._gates[group]
+
+    async def _pass(self, gate: "_Gate") -> None:
+        if not gate.lock.locked():
+            await gate.lock.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._lock_timeout):
+                await gate.lock.acquire()
+        except TimeoutError as error:
+            raise StoreUnavailableError(
+                f"session store {self._store!r}: another transaction held a session for too long; try again"
+            ) from error
+
+    def _finish(self, make: MakeOperation[Any], group: Hashable) -> None:
         """Bring to its end what was broken off in the middle: it may be done, or half done and undone by now.
 
         A task for each operation from the start would do the same, and cost a fifth of a turn.
         """
-        task = asyncio.ensure_future(self._write(make, None))
+        task = asyncio.ensure_future(self._write_in_turn(make, None, group))
         self._finishing.add(task)
         task.add_done_callback(self._finished)
 
@@ -158,14 +200,35 @@ class ServerDriver:
 
     async def _at_once(self, make: MakeOperation[T | None], retry: "_Retry") -> T | None:
         connection = await self._connection(retry)
+        # The first statement commits itself. What follows it is not to hide that.
+        committed = False
+
+        def noted() -> Operation[T | None]:
+            nonlocal committed
+            operation = make()
+            try:
+                step = next(operation)
+                while True:
+                    result = yield step
+                    committed = connection.autocommits
+                    step = operation.send(result)
+            except StopIteration as stop:
+                value: T | None = stop.value
+                return value
+
         try:
             if connection.autocommits:
-                return await _drive(connection, make())
-            return await _transaction(connection, "write", make())
+                return await _drive(connection, noted())
+            return await _transaction(connection, "write", noted())
         except CollisionError:
             return None
-        except (ConnectionLostError, StorageError) as error:
-            # Whatever it was, what it committed before is found by the operation that follows.
+        except ConnectionLostError as lost:
+            # Whatever it was, what it committed is found by the operation that follows.
+            retry.doubt = lost
+            return None
+        except StorageError as error:
+            if not committed:
+                raise
             retry.doubt = error
             return None
         except BaseException:
@@ -232,6 +295,14 @@ async def _drive(connection: Connection, operation: Operation[T]) -> T:
     except StopIteration as stop:
         value: T = stop.value
         return value
+
+
+class _Gate:
+    """Where operations of a group wait for one another."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
 
 
 class _Retry:

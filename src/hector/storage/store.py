@@ -3,7 +3,7 @@
 import base64
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -31,10 +31,17 @@ class Driver(Protocol):
     shared: bool
     """Other processes may use the same database."""
 
-    async def write(self, make: MakeOperation[T], at_once: MakeOperation[T | None] | None = None) -> T:
+    async def write(
+        self,
+        make: MakeOperation[T],
+        at_once: MakeOperation[T | None] | None = None,
+        *,
+        group: Hashable = None,
+    ) -> T:
         """Run an operation in a transaction; returns after its commit.
 
         `at_once` does the same in fewer steps, or returns None where it cannot: a driver may try it first.
+        Operations of one group wait for one lock.
         """
         ...
 
@@ -62,29 +69,31 @@ class SqlSessionStore:
 
     async def accept(self, arrival: Arrival, limit: TailLimit) -> Accepted:
         return await self._driver.write(
-            partial(turns.accept, arrival, limit), partial(fused.begin, arrival, limit)
+            partial(turns.accept, arrival, limit), partial(fused.begin, arrival, limit), group=arrival.key
         )
 
     async def take(self, key: SessionKey, replica_id: str, limit: TailLimit) -> Begun | None:
-        return await self._driver.write(remembering(partial(turns.take, key, replica_id, limit)))
+        return await self._driver.write(remembering(partial(turns.take, key, replica_id, limit)), group=key)
 
     async def append(self, lease: Lease, messages: Sequence[NewMessage]) -> Lease:
         at_once = partial(fused.append, lease, messages[0]) if len(messages) == 1 else None
-        seq = await self._driver.write(partial(running.append, lease, messages), at_once)
+        seq = await self._driver.write(partial(running.append, lease, messages), at_once, group=lease.key)
         return replace(lease, seq=seq)
 
     async def end(self, lease: Lease, messages: Sequence[NewMessage], outcome: Outcome) -> Turn:
         plain = len(messages) == 1 and outcome.state is TurnState.COMPLETED and not lease.resumed
         at_once = partial(fused.end, lease, messages[0], outcome) if plain else None
-        return await self._driver.write(partial(running.end, lease, messages, outcome), at_once)
+        return await self._driver.write(
+            partial(running.end, lease, messages, outcome), at_once, group=lease.key
+        )
 
     async def withdraw(self, key: SessionKey, turn_id: str, message_id: str, reason: str) -> Turn | None:
         return await self._driver.write(
-            remembering(partial(running.withdraw, key, turn_id, message_id, reason))
+            remembering(partial(running.withdraw, key, turn_id, message_id, reason)), group=key
         )
 
     async def cancel(self, key: SessionKey, turn_id: str) -> Turn | None:
-        return await self._driver.write(remembering(partial(running.cancel, key, turn_id)))
+        return await self._driver.write(remembering(partial(running.cancel, key, turn_id)), group=key)
 
     async def turn(self, agent_id: str, user_id: str, turn_id: str) -> Turn | None:
         return await self._driver.read(partial(reading.read_turn, agent_id, user_id, turn_id))
@@ -111,10 +120,10 @@ class SqlSessionStore:
         return await self._driver.read(partial(reading.queue_state, key))
 
     async def create(self, key: SessionKey) -> bool:
-        return await self._driver.write(partial(deletion.create, key, secrets.token_hex(16)))
+        return await self._driver.write(partial(deletion.create, key, secrets.token_hex(16)), group=key)
 
     async def delete(self, key: SessionKey) -> bool:
-        return await self._driver.write(remembering(partial(deletion.delete, key))) is not None
+        return await self._driver.write(remembering(partial(deletion.delete, key)), group=key) is not None
 
     async def register(self, replica: ReplicaRow) -> None:
         # The lock first: a row without one would look dead.
@@ -151,7 +160,9 @@ class SqlSessionStore:
         return await self._driver.read(liveness.orphans)
 
     async def end_orphan(self, orphan: OpenTurn, replica_id: str) -> bool:
-        return await self._driver.write(partial(running.end_orphan, orphan.key, orphan.turn_id, replica_id))
+        return await self._driver.write(
+            partial(running.end_orphan, orphan.key, orphan.turn_id, replica_id), group=orphan.key
+        )
 
     async def close(self) -> None:
         await self._driver.close()
