@@ -99,13 +99,16 @@ class Server:
 
     def cut_off(self) -> StoreUnreachableError:
         tls = self.settings.tls
-        distrust = ", or distrusts ssl_cert" if tls.cert and tls.mode != "disable" else ""
+        why = "starts up or shuts down"
+        if tls.cert and tls.mode != "disable":
+            why = "starts up, shuts down, or distrusts ssl_cert"
         return self.away(
-            f"{self.name} closed the connection without a word; it starts up, shuts down{distrust}:"
-            f" see its log, or {self.ask}"
+            f"{self.name} closed the connection without a word; it {why}: see its log, or {self.ask}"
         )
 
     def tls_failed(self, error: ssl.SSLError) -> StoreOpenError:
+        if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return self.cut_off()
         if isinstance(error, ssl.SSLCertVerificationError):
             return self._untrusted(error)
         reason = (error.reason or type(error).__name__).replace("_", " ").lower()

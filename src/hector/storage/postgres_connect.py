@@ -155,7 +155,7 @@ async def _set_up(
         async with connection.transaction():
             await connection.execute(local)  # a wrong option is told now
         return PostgresLink(connection, pooled=True, local_settings_sql=local)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         raise why_not_set_up(error, server) from error
 
 

@@ -169,7 +169,7 @@ def _translated(settings: ServerSettings) -> Iterator[None]:
         raise StoreOpenError(settings.store, str(error)) from error
     except DBAPIError as error:
         raise _ours(error.driver_exception, settings) from error
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise _ours(error, settings) from error
 
 

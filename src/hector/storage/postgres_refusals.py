@@ -47,9 +47,10 @@ async def why(error: Exception, server: Server, *, with_tls: bool) -> StoreOpenE
         case OSError():
             return server.unreachable(error)
         case asyncpg.InterfaceError():
+            # Its own words, none of the server's.
             return server.refused(
-                f"{server.name} wants a way to sign in that hector does not know ({one_line(str(error))});"
-                " let it take scram-sha-256"
+                f"signing in at {server.address} failed: {one_line(str(error))};"
+                " let the server take scram-sha-256"
             )
         case _:
             # Not its text, which may quote what was said.
