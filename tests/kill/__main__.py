@@ -6,9 +6,10 @@ import random
 import signal
 import sys
 
+from tests.kill.stores import DATABASES
 from tests.kill.suite import Settings, run
 
-_SAFEGUARDS = ("guard", "begin")
+_SAFEGUARDS = ("guard", "begin", "commit")
 
 
 def main() -> int:
@@ -18,14 +19,19 @@ def main() -> int:
         "--seed", type=int, help="choose the same faults again; their moments differ a little"
     )
     parser.add_argument(
+        "--database", choices=DATABASES, default="sqlite", help="where the sessions are kept (sqlite)"
+    )
+    parser.add_argument(
         "--without", choices=_SAFEGUARDS, help="take this safeguard out: anomalies must be found"
     )
     asked = parser.parse_args()
+    if asked.without == "commit" and asked.database == "sqlite":
+        parser.error("a commit to a file always has an answer; name another --database")
     seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(10**6)
     print(f"seed {seed}", flush=True)
     # As Ctrl-C, after which everything is ended and cleared away.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    settings = Settings(asked.kills, seed, asked.without)
+    settings = Settings(asked.kills, seed, asked.without, asked.database)
     try:
         report = asyncio.run(run(settings, lambda line: print(line, flush=True)))
     except KeyboardInterrupt:
@@ -34,7 +40,8 @@ def main() -> int:
     for anomaly in report.anomalies[:20]:
         print(f"ANOMALY {anomaly[:1000]}")
     if report.anomalies:
-        print(f"again: python -m tests.kill --kills {asked.kills} --seed {seed}")
+        which = f"--database {asked.database} --kills {asked.kills} --seed {seed}"
+        print(f"again: python -m tests.kill {which}")
     return 1 if report.anomalies else 0
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -23,6 +24,8 @@ _LONGEST = 30
 _LONGEST_PAUSE = 0.1
 _PATIENCE = 0.4
 """Seconds after which a message is sent to another server as well; doubled each time."""
+_OUTCOME_UNKNOWN = "outcome_unknown"
+"""The code of an error that says so."""
 _HOT = 4
 """How much more often the first place is chosen, so that messages wait there."""
 
@@ -44,6 +47,8 @@ class Clients:
         self._said: dict[Place, int] = {}
         self._changed = asyncio.Event()
         self._answered = asyncio.Event()
+        self._in_doubt: defaultdict[Server, list[Send | Delete]] = defaultdict(list)
+        """Requests without an answer: what they asked for may still be done."""
         self._http = httpx.AsyncClient(timeout=GIVE_UP, limits=httpx.Limits(max_connections=None))
         self._open: set[asyncio.Task[Send]] = set()
         """Requests, also those whose answer has come from another server meanwhile."""
@@ -62,6 +67,12 @@ class Clients:
     def server_is_ready(self) -> None:
         self._changed.set()
 
+    def server_is_gone(self, server: Server) -> None:
+        """No request to it is in doubt any more."""
+        server.gone = True
+        for request in self._in_doubt.pop(server, []):
+            request.end = time.monotonic()
+
     async def until_answered(self, count: int, *, patience: float) -> None:
         """Until so many more messages are acknowledged, or so many seconds have passed."""
         wanted = self._history.acknowledged + count
@@ -71,11 +82,11 @@ class Clients:
                     self._answered.clear()
                     await self._answered.wait()
 
-    def choose_place(self) -> Place:
+    def choose_place(self, rng: random.Random | None = None) -> Place:
         places = [
             Place(agent, user, session) for session in self._sessions for agent in AGENTS for user in USERS
         ]
-        return self._rng.choices(places, [_HOT] + [1] * (len(places) - 1))[0]
+        return (rng or self._rng).choices(places, [_HOT] + [1] * (len(places) - 1))[0]
 
     async def work(self) -> None:
         """Until `stopping`; what was begun then is still brought to its end."""
@@ -102,19 +113,19 @@ class Clients:
             try:
                 response = await self._http.delete(url, headers=_headers(place))
             except httpx.TransportError:
-                if server.killed:
-                    delete.end = time.monotonic()
+                self._doubt(delete, server)
                 continue
-            delete.end = time.monotonic()
+            self._end(delete, server, response)
             if response.status_code in {204, 404}:
                 delete.found = response.status_code == 204
                 return
+            await self._wait_a_little()
 
     async def call(self, hector: Hector, *, kill_after: float | None = None) -> None:
         """A message by `hector call`, which may be killed; it is not repeated, as it has no message id."""
         message = self._next_message()
         send = self._history.send(Send(message.place, message.text, time.monotonic()))
-        process = await hector.call(*message.place, message.text)
+        process, way = await hector.call(*message.place, message.text)
         self.calls += 1
         output = asyncio.create_task(process.communicate())
         try:
@@ -125,6 +136,8 @@ class Clients:
             if kill_after is None:
                 self.unanswered.append(f"{message.text} by hector call")
         shown, _ = await output
+        if not await hector.until_gone(way):
+            self.unanswered.append(f"{message.text}: its connections outlive hector call")
         send.end = time.monotonic()
         if process.returncode in {0, 1}:
             send.answer = parse_call(shown)
@@ -180,13 +193,11 @@ class Clients:
         try:
             response = await self._http.post(url, json={"message": said}, headers=_headers(place))
         except httpx.TransportError as error:
-            # Unless it is dead, it may still do what it was asked.
-            if server.killed:
-                send.end = time.monotonic()
-            elif isinstance(error, httpx.TimeoutException):
+            self._doubt(send, server)
+            if isinstance(error, httpx.TimeoutException) and not server.killed:
                 self.unanswered.append(f"{message.text} at {server.log.name}")
             return send
-        send.end = time.monotonic()
+        self._end(send, server, response)
         self._history.touch([place])
         if response.status_code == 200:
             send.answer = parse_task(response.json()["task"])
@@ -194,7 +205,24 @@ class Clients:
             self._answered.set()
         else:
             send.refusal = f"{response.status_code}: {response.text}"
+            await self._wait_a_little()
         return send
+
+    def _end(self, request: Send | Delete, server: Server, response: httpx.Response) -> None:
+        if _OUTCOME_UNKNOWN in response.text.lower():
+            self._doubt(request, server)
+        else:
+            request.end = time.monotonic()
+
+    def _doubt(self, request: Send | Delete, server: Server) -> None:
+        if server.gone:
+            request.end = time.monotonic()
+        else:
+            self._in_doubt[server].append(request)
+
+    async def _wait_a_little(self) -> None:
+        """Before what was refused is tried again."""
+        await asyncio.sleep(self._rng.uniform(0, _LONGEST_PAUSE))
 
 
 def _headers(place: Place) -> dict[str, str]:

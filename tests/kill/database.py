@@ -1,13 +1,10 @@
-"""The tables as they are in the file, read with the standard library alone."""
+"""The tables as anybody may read them who knows nothing of Hector's code: which rows, and what they are."""
 
 import json
-import sqlite3
-import time
+import re
 from collections import defaultdict
-from collections.abc import Collection
-from contextlib import closing
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.kill.history import Place
@@ -78,6 +75,8 @@ class Snapshot:
         )
 
 
+TABLES = ("sessions", "turns", "messages", "replicas", "tombstones")
+
 _SESSIONS = """
   SELECT agent_id, user_id, id, last_seq, next_ticket, waiting, lease_owner, lease_turn_id FROM sessions"""
 _TURNS = """
@@ -87,48 +86,68 @@ _MESSAGES = """
   SELECT agent_id, user_id, session_id, turn_id, seq, message_id, retry, role, content, ticket, run_state,
     unanswered
   FROM messages"""
+_REPLICAS = "SELECT id FROM replicas"
+
+_ORPHANS = """
+  SELECT count(*) FROM {table} t LEFT JOIN {other} o ON o.agent_id = t.agent_id AND o.user_id = t.user_id
+    AND o.id = t.{column} WHERE o.id IS NULL"""
+_TWINS = """
+  SELECT count(*) FROM (
+    SELECT 1 FROM {table} WHERE {last} IS NOT NULL GROUP BY {key} HAVING count(*) > 1) twins"""
+
+KEYS: Mapping[str, str] = {
+    "messages are of no session": _ORPHANS.format(table="messages", other="sessions", column="session_id"),
+    "messages are of no turn": _ORPHANS.format(table="messages", other="turns", column="turn_id"),
+    "turns are of no session": _ORPHANS.format(table="turns", other="sessions", column="session_id"),
+    "sessions are there twice": _TWINS.format(table="sessions", key="agent_id, user_id, id", last="id"),
+    "turns are there twice": _TWINS.format(table="turns", key="agent_id, user_id, id", last="id"),
+    "sequence numbers are there twice": _TWINS.format(
+        table="messages", key="agent_id, user_id, session_id, seq", last="seq"
+    ),
+    "message ids are there twice": _TWINS.format(
+        table="messages", key="agent_id, user_id, session_id, message_id, retry", last="message_id"
+    ),
+}
+"""What must not be, whatever keys the tables declare, and a query that counts it."""
 
 
-def read(path: Path, only: Collection[Place] | None = None) -> Snapshot:
-    """Everything, or what belongs to some places. Raises `sqlite3.Error` if the file cannot be read now."""
-    since = time.monotonic()
+def queries(only: Collection[Place] | None) -> Sequence[str]:
+    """What `assemble` needs: everything, or what belongs to some places."""
+    return (
+        _SESSIONS + _where("id", only),
+        _TURNS + _where("session_id", only),
+        _MESSAGES + _where("session_id", only) + " ORDER BY id",
+        _REPLICAS,
+    )
+
+
+def assemble(since: float, until: float, found: Sequence[Sequence[tuple[Any, ...]]]) -> Snapshot:
+    """From the rows of each of the queries, which saw one state of the database."""
+    sessions, turns, messages, replicas = found
     places: defaultdict[Place, PlaceRows] = defaultdict(PlaceRows)
-    with closing(_open(path)) as connection:
-        connection.execute("BEGIN")
-        for row in _rows(connection, _SESSIONS, "id", only):
-            places[Place(*row[:3])].session = SessionRow(*row[3:])
-        for row in _rows(connection, _TURNS, "session_id", only):
-            places[Place(*row[:3])].turns[row[3]] = TurnRow(*row[3:])
-        for row in _rows(connection, _MESSAGES, "session_id", only, order="id"):
-            message = MessageRow(*row[3:])
-            places[Place(*row[:3])].messages.append(message._replace(text=_text(message.text)))
-        replicas = [replica for (replica,) in connection.execute("SELECT id FROM replicas")]
-    return Snapshot(since, time.monotonic(), dict(places), replicas)
+    for row in sessions:
+        places[Place(*row[:3])].session = SessionRow(*row[3:])
+    for row in turns:
+        places[Place(*row[:3])].turns[row[3]] = TurnRow(*row[3:])
+    for row in messages:
+        message = MessageRow(*row[3:])
+        places[Place(*row[:3])].messages.append(message._replace(text=_text(message.text)))
+    return Snapshot(since, until, dict(places), [replica for (replica,) in replicas])
 
 
-def faults_of_the_file(path: Path) -> list[str]:
-    """What SQLite itself finds wrong."""
-    with closing(_open(path)) as connection:
-        found = [line for (line,) in connection.execute("PRAGMA integrity_check")]
-    return [] if found == ["ok"] else found
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None)
-
-
-def _rows(
-    connection: sqlite3.Connection,
-    query: str,
-    session: str,
-    only: Collection[Place] | None,
-    order: str | None = None,
-) -> list[tuple[Any, ...]]:
-    tail = f" ORDER BY {order}" if order else ""
+def _where(session: str, only: Collection[Place] | None) -> str:
     if only is None:
-        return connection.execute(f"{query}{tail}").fetchall()
-    one = f"{query} WHERE agent_id = ? AND user_id = ? AND {session} = ?{tail}"
-    return [row for place in sorted(only) for row in connection.execute(one, place)]
+        return ""
+    ours = (
+        f"(agent_id = {_literal(agent)} AND user_id = {_literal(user)} AND {session} = {_literal(name)})"
+        for agent, user, name in sorted(only)
+    )
+    return f" WHERE {' OR '.join(ours) or '1 = 0'}"
+
+
+def _literal(name: str) -> str:
+    assert re.fullmatch(r"[a-z0-9.]+", name), "the suite chooses names that mean nothing to SQL"
+    return f"'{name}'"
 
 
 def _text(content: str) -> str:

@@ -1,55 +1,76 @@
 """`hector` with one of its safeguards taken out: the suite must find out.
 
-    python -m tests.kill.sabotage guard|begin ARGUMENTS OF HECTOR
+    python -m tests.kill.sabotage guard|begin|commit ARGUMENTS OF HECTOR
 
 guard   every write of a turn goes through, whoever has the lease
 begin   a message is judged by what was read before, in a transaction of its own
+commit  a turn whose last commit got no answer is told as ended; on a server only
 
-With either of them go the unique keys, which are the second net: they would make errors of the damage.
+With them go the unique keys that are the second net, and would make errors of the damage.
 """
 
 import sys
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, TypeVar
 
-from sqlalchemy import BigInteger, UniqueConstraint, bindparam, null, update
+from sqlalchemy import UniqueConstraint, and_, bindparam
+from sqlalchemy.sql.visitors import replacement_traverse
 
 from hector.cli.main import main
 from hector.domain.memory import TailLimit
-from hector.domain.turns import Accepted, Arrival
-from hector.storage import statements, store, turns
-from hector.storage.operations import Operation, Result, Statement, now
+from hector.domain.turns import Accepted, Arrival, Lease, NewMessage, Outcome, Turn
+from hector.storage import fused, running, server, statements, store, turns
+from hector.storage.operations import Operation, Result, Statement
 from hector.storage.tables import messages, sessions
 
 T = TypeVar("T")
 
 
-def without_unique_keys() -> None:
-    for constraint in [each for each in messages.constraints if isinstance(each, UniqueConstraint)]:
-        messages.constraints.discard(constraint)
+def without_unique_keys(*names: str) -> None:
+    """In the schema that the first start makes."""
+    keys = {each.name: each for each in messages.constraints if isinstance(each, UniqueConstraint)}
+    for name in names:
+        messages.constraints.remove(keys[name])
 
 
 def without_guard() -> None:
-    session = (
+    # The other key is what a repeat is found by, where a turn begins in one statement.
+    without_unique_keys("uq_messages_seq")
+    assert _without(statements, statements._guard) == 2, "append and end"
+    # Tried first where a whole transaction is one statement.
+    assert _without(fused, fused._guarded) == 2, "append and end"
+
+
+def _without(module: ModuleType, guard: Any) -> int:
+    """Leave of the guard what names the session; how many statements of the module had it."""
+    the_session = and_(
         sessions.c.agent_id == bindparam("agent"),
         sessions.c.user_id == bindparam("user"),
         sessions.c.id == bindparam("session"),
     )
-    last_seq = bindparam("new_seq", type_=BigInteger)
-    statements.GUARDED_ADVANCE = Statement(
-        update(sessions).where(*session).values(last_seq=last_seq, updated_at=now())
-    )
-    statements.GUARDED_RELEASE = Statement(
-        update(sessions)
-        .where(*session)
-        .values(last_seq=last_seq, updated_at=now(), lease_owner=null(), lease_turn_id=null())
-    )
+    changed: set[str] = set()
+    for name, statement in list(vars(module).items()):
+
+        def replaced(element: Any, name: str = name, **options: Any) -> Any:
+            if element is guard:
+                changed.add(name)
+                return the_session
+            return None
+
+        if isinstance(statement, Statement):
+            core: Any = statement._statement
+            setattr(module, name, Statement(replacement_traverse(core, {}, replaced)))
+    return len(changed)
 
 
 def without_begin() -> None:
+    without_unique_keys("uq_messages_seq", "uq_messages_message_id")
+
     async def accept(self: store.SqlSessionStore, arrival: Arrival, limit: TailLimit) -> Accepted:
         seen: list[Result] = []
-        await self._driver.read(lambda: _reads_of(turns.accept(arrival, limit), seen))
+        # Not `read`: what is locked may only be read where it may be written.
+        await self._driver.write(lambda: _reads_of(turns.accept(arrival, limit), seen))
         return await self._driver.write(lambda: _after(turns.accept(arrival, limit), seen))
 
     store.SqlSessionStore.accept = accept  # type: ignore[method-assign]  # that is the sabotage
@@ -57,6 +78,7 @@ def without_begin() -> None:
 
 def _reads_of(operation: Operation[T], seen: list[Result]) -> Operation[None]:
     """What the operation reads before it writes for the first time."""
+    seen.clear()
     try:
         step = next(operation)
         while step.statement._statement.is_select:
@@ -79,10 +101,28 @@ def _after(operation: Operation[T], seen: list[Result]) -> Operation[T]:
         return value
 
 
-SABOTAGES: Mapping[str, Callable[[], None]] = {"guard": without_guard, "begin": without_begin}
+def without_commit() -> None:
+    async def end(
+        self: store.SqlSessionStore, lease: Lease, messages: Sequence[NewMessage], outcome: Outcome
+    ) -> Turn:
+        driver: Any = self._driver
+        connection = await driver.pool.acquire()
+        try:
+            return await server._transaction(connection, "write", running.end(lease, messages, outcome))
+        except server.ConnectionLostError:
+            return running.ended_turn(lease, messages, outcome)
+        finally:
+            driver.pool.release(connection)
+
+    store.SqlSessionStore.end = end  # type: ignore[method-assign]  # that is the sabotage
+
+
+SABOTAGES: Mapping[str, Callable[[], None]] = {
+    "guard": without_guard,
+    "begin": without_begin,
+    "commit": without_commit,
+}
 
 if __name__ == "__main__":
-    which = sys.argv.pop(1)
-    without_unique_keys()
-    SABOTAGES[which]()
+    SABOTAGES[sys.argv.pop(1)]()
     main()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ from typing import Any
 
 from tests.kill.history import Answer
 from tests.kill.model import instructions_of, model_of
+from tests.kill.network import Link
+from tests.kill.stores import Store, Way
 
 AGENTS = ("ant", "bee")
 USERS = ("una", "uwe")
@@ -29,7 +32,7 @@ def token_of(user: str) -> str:
     return f"token-of-{user}"
 
 
-def configuration(database: Path, model_url: str) -> Mapping[str, Any]:
+def configuration(sql: Mapping[str, Any], model_url: str) -> Mapping[str, Any]:
     """JSON is YAML, too."""
     return {
         "server": {
@@ -37,9 +40,7 @@ def configuration(database: Path, model_url: str) -> Mapping[str, Any]:
             "drain_timeout": 5,
         },
         "turns": {"lease_ttl": LEASE_TTL},
-        "session_stores": {
-            _STORE: {"backend": "sql", "sql": {"driver": "sqlite", "database": str(database)}},
-        },
+        "session_stores": {_STORE: {"backend": "sql", "sql": sql}},
         "llms": {
             agent: {"type": "openai", "model": model_of(agent), "host": model_url, "api_key": "any"}
             for agent in AGENTS
@@ -65,17 +66,25 @@ class StartError(Exception):
 class Server:
     """One process of `hector serve`."""
 
-    def __init__(self, process: Process, log: Path) -> None:
+    def __init__(self, process: Process, log: Path, way: Way) -> None:
         self._process = process
         self.log = log
+        self.way = way
         self.url = ""
         """Empty until it is ready, and again once it was killed."""
         self.paused = False
         self.killed = False
+        self.gone = False
+        """Nothing that it has sent to its database can have any effect any more."""
 
     @property
     def serving(self) -> bool:
         return bool(self.url)
+
+    @property
+    def link(self) -> Link:
+        assert self.way.link, "only what is reached by a network is cut off"
+        return self.way.link
 
     async def ready(self) -> bool:
         """False if it was killed before. Raises `StartError`."""
@@ -121,23 +130,29 @@ class Server:
 class Hector:
     """Starts processes, and ends all that it has started."""
 
-    def __init__(self, folder: Path, model_url: str, *, without: str | None) -> None:
+    def __init__(self, folder: Path, store: Store, model_url: str, *, without: str | None) -> None:
         self.folder = folder
-        self.database = folder / "sessions.db"
+        self._store = store
+        self._model_url = model_url
         self._without = without
-        self._config = folder / "config.yaml"
-        self._config.write_text(json.dumps(configuration(self.database, model_url), indent=1))
+        self._numbers = itertools.count()
         self._started: list[Process] = []
 
     async def serve(self) -> Server:
-        log = self.folder / f"serve-{len(self._started)}.log"
-        process = await self._start("serve", "--config", str(self._config), "--port", "0", log=log)
-        return Server(process, log)
+        name, way = await self._prepare("serve")
+        log = self.folder / f"{name}.log"
+        process = await self._start("serve", "--config", self._config(name), "--port", "0", log=log)
+        return Server(process, log, way)
 
-    async def call(self, agent: str, user: str, session: str, text: str) -> Process:
-        where = ["--config", str(self._config), "--user", user, "--session", session]
-        log = self.folder / f"call-{len(self._started)}.log"
-        return await self._start("call", *where, "--json", agent, text, log=log)
+    async def call(self, agent: str, user: str, session: str, text: str) -> tuple[Process, Way]:
+        name, way = await self._prepare("call")
+        where = ["--config", self._config(name), "--user", user, "--session", session]
+        process = await self._start("call", *where, "--json", agent, text, log=self.folder / f"{name}.log")
+        return process, way
+
+    async def until_gone(self, way: Way) -> bool:
+        """See `Store`; of a process that has ended."""
+        return await self._store.until_gone(way)
 
     async def end_all(self) -> None:
         for process in self._started:
@@ -148,6 +163,15 @@ class Hector:
 
     def logs(self) -> dict[Path, str]:
         return {log: log.read_text(errors="replace") for log in sorted(self.folder.glob("*.log"))}
+
+    async def _prepare(self, command: str) -> tuple[str, Way]:
+        name = f"{command}-{next(self._numbers)}"
+        way = await self._store.way()
+        Path(self._config(name)).write_text(json.dumps(configuration(way.section, self._model_url), indent=1))
+        return name, way
+
+    def _config(self, name: str) -> str:
+        return str(self.folder / f"{name}.yaml")
 
     async def _start(self, *arguments: str, log: Path) -> Process:
         with log.open("wb") as stderr:

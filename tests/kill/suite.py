@@ -1,42 +1,41 @@
 """The run: load, faults at random moments, and a look at everything after each."""
 
 import asyncio
+import contextlib
 import random
 import shutil
-import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, assert_never
 
 from tests.kill.checker import Checker
 from tests.kill.clients import Clients
-from tests.kill.database import Snapshot, faults_of_the_file, read
+from tests.kill.database import Snapshot
+from tests.kill.faults import TOLD, Fault, PlannedFault, ServerFault, plan, weights
 from tests.kill.history import History
 from tests.kill.model import RecordingModel
+from tests.kill.on_server import OnServer, database_of_its_own
 from tests.kill.servers import LEASE_TTL, Hector, Server, StartError
-
-Fault = Literal["kill", "pause", "delete", "kill call"]
+from tests.kill.sqlite import SqliteFile
+from tests.kill.stores import DatabaseName, Store, UnreadableError
 
 SERVERS = 2
 WORKERS = 10
 QUIET_WITHIN = 10.0
 """Seconds after the last request in which every turn ends, and every dead replica is cleared away."""
-_WEIGHTS: dict[Fault, int] = {"kill": 45, "pause": 20, "delete": 25, "kill call": 10}
-_BETWEEN_FAULTS = 0.35
-"""Seconds on average."""
-_BLOW_UPON_BLOW = 0.3
-"""How likely a fault does not wait until clients have had answers after the last one."""
-_KILL_DURING_A_START = 0.15
-"""How likely a server is killed while another is starting."""
+_MOST_POSTPONED = 2
+"""Faults that are due and cannot be made yet; others are made meanwhile."""
 _MOST_CALLS = 2
 """At one time: each costs more than a second of the processor."""
 _CALL_EVERY = 5
 """Faults, after which a `hector call` is made that nobody kills."""
+_LONGEST_SILENCE = 0.05
+"""Seconds in which answers are lost before the connections break."""
 _PROGRESS_EVERY = 5.0
 _LONGEST_START, _SECONDS_A_FAULT = 120.0, 10.0
 """What bounds a run; it usually takes a tenth of it."""
@@ -48,6 +47,7 @@ class Settings:
     seed: int
     without: str | None = None
     """A safeguard to take out, see sabotage.py."""
+    database: DatabaseName = "sqlite"
 
 
 @dataclass(slots=True)
@@ -57,6 +57,7 @@ class Report:
     operations: int = 0
     acknowledged: int = 0
     repeats: int = 0
+    refused: int = 0
     calls: int = 0
     model_calls: int = 0
     states: Counter[str] = field(default_factory=Counter)
@@ -65,18 +66,18 @@ class Report:
     seconds: float = 0.0
     anomalies: list[str] = field(default_factory=list)
     folder: Path | None = None
-    """Where the database is kept, if there were anomalies."""
+    """Where logs and what was stored are kept, if there were anomalies."""
 
     def lines(self) -> list[str]:
         faults, turns = self.faults, ", ".join(f"{n} {state}" for state, n in sorted(self.states.items()))
         return [
-            f"{faults.total():7} faults in {self.seconds:.0f} s",
-            f"{faults['kill']:7} servers killed",
-            f"{faults['pause']:7} servers stopped for longer than their lease",
-            f"{faults['delete']:7} sessions deleted in use",
-            f"{faults['kill call']:7} of {self.calls} `hector call` killed",
+            f"{faults.total():7} faults on {self.settings.database} in {self.seconds:.0f} s",
+            *(
+                f"{faults[kind]:7} {TOLD[kind].format(calls=self.calls)}"
+                for kind in weights(self.settings.database)
+            ),
             f"{self.operations:7} requests, {self.repeats} of them repeats",
-            f"{self.acknowledged:7} acknowledged",
+            f"{self.acknowledged:7} acknowledged, {self.refused} told to try again",
             f"{self.model_calls:7} model calls; stored turns: {turns}",
             f"{self.looks:7} looks at the database",
             f"{len(self.anomalies):7} anomalies",
@@ -88,25 +89,41 @@ async def run(settings: Settings, say: Callable[[str], None] = print) -> Report:
     folder = Path(tempfile.mkdtemp(prefix="hector-kill-"))
     report = Report(settings)
     started = time.monotonic()
-    history, rng = History(), random.Random(settings.seed)
+    history = History()
     try:
-        async with RecordingModel(history, random.Random(settings.seed)) as model:
-            hector = Hector(folder, model.url, without=settings.without)
+        async with (
+            _opened(settings.database, folder) as store,
+            RecordingModel(history, random.Random(settings.seed)) as model,
+        ):
+            hector = Hector(folder, store, model.url, without=settings.without)
             try:
-                await _bounded(_Suite(settings, history, rng, hector, report, say), report)
+                await _bounded(_Suite(settings, history, store, hector, report, say), report)
             finally:
                 await hector.end_all()
                 report.anomalies += _complaints(hector)
+                if report.anomalies:
+                    await store.keep(folder)
             report.model_calls = model.asked
     finally:
         report.seconds = time.monotonic() - started
         if report.anomalies or not isinstance(sys.exception(), asyncio.CancelledError | None):
             _keep_history(history, started, folder / "history.txt")
+            (folder / "anomalies.txt").write_text("\n".join([f"seed {settings.seed}", *report.anomalies]))
             report.folder = folder
-            say(f"the database, logs and history are in {folder}")
+            say(f"what was stored, logs and history are in {folder}")
         else:
             shutil.rmtree(folder)
     return report
+
+
+@contextlib.asynccontextmanager
+async def _opened(database: DatabaseName, folder: Path) -> AsyncIterator[Store]:
+    """Empty."""
+    if database == "sqlite":
+        yield SqliteFile(folder / "sessions.db")
+        return
+    async with database_of_its_own(database) as store:
+        yield store
 
 
 async def _bounded(suite: "_Suite", report: Report) -> None:
@@ -123,20 +140,26 @@ class _Suite:
         self,
         settings: Settings,
         history: History,
-        rng: random.Random,
+        store: Store,
         hector: Hector,
         report: Report,
         say: Callable[[str], None],
     ) -> None:
         self.settings = settings
-        self._history, self._rng, self._hector, self._report, self._say = history, rng, hector, report, say
+        self._history, self._store, self._hector, self._report = history, store, hector, report
+        self._say = say
         self._servers: list[Server] = []
-        self._clients = Clients(history, lambda: self._servers, rng)
+        # Not that of the faults, for what clients do depends on what they are told.
+        self._clients = Clients(history, lambda: self._servers, random.Random(settings.seed))
         self._checker = Checker()
         self._looking = asyncio.Lock()
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._calls: set[asyncio.Task[Any]] = set()
+        self._outage: asyncio.Task[None] | None = None
+        """The partition, crash or hang that there is now."""
+        self._changed = asyncio.Event()
+        """A fault may be possible that was not."""
 
     async def run(self) -> None:
         async with self._clients:
@@ -165,41 +188,85 @@ class _Suite:
 
     async def _make_faults(self) -> None:
         await self._clients.until_answered(10, patience=15)
-        while self._report.faults.total() < self.settings.faults and not self._report.anomalies:
-            await asyncio.sleep(self._rng.expovariate(1 / _BETWEEN_FAULTS))
-            if self._rng.random() > _BLOW_UPON_BLOW:
+        due: list[PlannedFault] = []
+        for fault in plan(self.settings.database, self.settings.faults, self.settings.seed):
+            await asyncio.sleep(fault.after)
+            if not fault.at_once:
                 await self._clients.until_answered(3, patience=2)
-            kinds = list(_WEIGHTS)
-            kind = self._rng.choices(kinds, [_WEIGHTS[each] for each in kinds])[0]
-            if self._make(kind):
-                self._report.faults[kind] += 1
-                if self._report.faults.total() % _CALL_EVERY == 0:
-                    self._call()
+            due = await self._make_due([*due, fault], leave=_MOST_POSTPONED)
+            if self._report.anomalies:
+                return
+        await self._make_due(due, leave=0)
 
-    def _make(self, kind: Fault) -> bool:
-        match kind:
+    async def _make_due(self, due: list[PlannedFault], *, leave: int) -> list[PlannedFault]:
+        """Make what can be made now; returns when no more are left than may be, with those."""
+        while True:
+            self._changed.clear()
+            due = [fault for fault in due if not self._made(fault)]
+            if len(due) <= leave or self._report.anomalies:
+                return due
+            await self._changed.wait()
+
+    def _made(self, fault: PlannedFault) -> bool:
+        made = self._make(fault, random.Random(fault.seed))
+        if made:
+            self._report.faults[fault.kind] += 1
+            if self._report.faults.total() % _CALL_EVERY == 0:
+                self._call()
+        return made
+
+    def _make(self, fault: PlannedFault, rng: random.Random) -> bool:
+        """False if that is not possible now."""
+        match fault.kind:
             case "kill":
-                return self._kill()
+                return self._kill(rng, during_a_start=fault.during_a_start)
             case "pause":
-                able = [server for server in self._servers if server.serving]
-                if not able or any(server.paused for server in self._servers):
+                if not self._serving or any(server.paused for server in self._serving):
                     return False
-                _ = self._start(self._pause(self._rng.choice(able)))
+                _ = self._start(self._pause(rng.choice(self._serving), rng))
             case "delete":
-                _ = self._start(self._clients.delete(self._clients.choose_place()))
+                _ = self._start(self._clients.delete(self._clients.choose_place(rng)))
             case "kill call":
-                return self._call(kill_after=self._rng.uniform(0.2, 2.0))
+                return self._call(kill_after=rng.uniform(0.2, 2.0))
+            case kind:
+                return self._make_on_server(kind, rng)
         return True
 
-    def _kill(self) -> bool:
+    def _make_on_server(self, kind: ServerFault, rng: random.Random) -> bool:
+        assert isinstance(self._store, OnServer), "a file has none of these faults"
+        if not self._serving:
+            return False
+        chosen = rng.choice(self._serving)
+        seconds = LEASE_TTL * rng.uniform(1.5, 3)
+        match kind:
+            case "cut connections":
+                _ = self._start(self._and_look(self._store.cut_connections(chosen.way)))
+                return True
+            case "lose answers":
+                losing = chosen.link.lose_answers(rng.uniform(0, _LONGEST_SILENCE))
+                _ = self._start(self._and_look(losing))
+                return True
+            case _ if self._outage and not self._outage.done():
+                return False
+            case "partition":
+                outage = chosen.link.hold_back(seconds, then_cut=rng.random() < 0.5)
+            case "crash database":
+                outage = self._store.crash()
+            case "freeze database":
+                outage = self._store.freeze(seconds)
+            case _:
+                assert_never(kind)
+        self._outage = self._start(outage)
+        _ = self._start(self._and_look(self._outage))
+        return True
+
+    def _kill(self, rng: random.Random, *, during_a_start: bool) -> bool:
         """One that serves, which may stand still; sometimes the last one, or one that is just starting."""
         alive = [server for server in self._servers if not server.killed]
         serving = [server for server in alive if server.serving]
-        if len(serving) < SERVERS and self._rng.random() > _KILL_DURING_A_START:
+        if not alive or (len(serving) < SERVERS and not during_a_start):
             return False
-        if not alive:
-            return False
-        killed = self._rng.choice(alive)
+        killed = rng.choice(alive)
         killed.kill()
         _ = self._start(self._restart(self._servers.index(killed), killed))
         return True
@@ -207,8 +274,16 @@ class _Suite:
     async def _restart(self, place: int, killed: Server) -> None:
         self._servers[place] = started = await self._hector.serve()
         await killed.wait()
+        _ = self._start(self._until_gone(killed))
         if await self._until_ready(started):
             await self._look()
+
+    async def _until_gone(self, killed: Server) -> None:
+        if await self._hector.until_gone(killed.way):
+            self._clients.server_is_gone(killed)
+        else:
+            self._report.anomalies.append(f"the connections of {killed.log.name} outlive it")
+            self._changed.set()
 
     async def _until_ready(self, server: Server) -> bool:
         """False if it was killed before."""
@@ -216,24 +291,37 @@ class _Suite:
             ready = await server.ready()
         except StartError as error:
             self._report.anomalies.append(str(error))
-            return False
+            ready = False
         if ready:
             self._clients.server_is_ready()
+        self._changed.set()
         return ready
 
-    async def _pause(self, server: Server) -> None:
+    async def _pause(self, server: Server, rng: random.Random) -> None:
         server.pause()
         try:
-            await asyncio.sleep(LEASE_TTL * self._rng.uniform(1.5, 3))
+            await asyncio.sleep(LEASE_TTL * rng.uniform(1.5, 3))
         finally:
             server.go_on()
+        self._changed.set()
+        await self._look()
+
+    async def _and_look(self, work: Awaitable[None]) -> None:
+        await work
+        self._changed.set()
+        await self._look()
 
     def _call(self, *, kill_after: float | None = None) -> bool:
         self._calls = {call for call in self._calls if not call.done()}
         if len(self._calls) == _MOST_CALLS:
             return False
-        self._calls.add(self._start(self._clients.call(self._hector, kill_after=kill_after)))
+        self._calls.add(call := self._start(self._clients.call(self._hector, kill_after=kill_after)))
+        call.add_done_callback(lambda _: self._changed.set())
         return True
+
+    @property
+    def _serving(self) -> list[Server]:
+        return [server for server in self._servers if server.serving]
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self._group.create_task(work)
@@ -247,12 +335,13 @@ class _Suite:
         async with self._looking:
             touched = self._history.take_touched()
             try:
-                snapshot = await asyncio.to_thread(read, self._hector.database, touched)
-            except sqlite3.OperationalError:
-                # That server has been killed again, and nobody has the file open.
+                snapshot = await self._store.read(touched)
+            except UnreadableError:
                 self._history.touch(touched)
                 return
             self._judge(snapshot, final=False)
+            self._report.anomalies += await self._store.crowd()
+            self._changed.set()
 
     def _judge(self, snapshot: Snapshot, *, final: bool) -> None:
         self._report.looks += 1
@@ -264,7 +353,7 @@ class _Suite:
         report, history = self._report, self._history
         deadline = time.monotonic() + QUIET_WITHIN
         while True:
-            snapshot = await asyncio.to_thread(read, self._hector.database)
+            snapshot = await self._store.read()
             ended = snapshot.open_turns == 0 and len(snapshot.replicas) == SERVERS
             if ended or not quiet or time.monotonic() > deadline:
                 break
@@ -272,10 +361,12 @@ class _Suite:
         self._judge(snapshot, final=quiet)
         if quiet and len(snapshot.replicas) != SERVERS:
             report.anomalies.append(f"{len(snapshot.replicas)} replicas are registered, {SERVERS} are alive")
-        report.anomalies += faults_of_the_file(self._hector.database)
+        report.anomalies += await self._store.faults()
+        sends = [send for place in history.places.values() for each in place.sends.values() for send in each]
         report.operations, report.acknowledged = history.sends, history.acknowledged
         report.calls = self._clients.calls
         report.repeats = history.sends - sum(len(place.sends) for place in history.places.values())
+        report.refused = sum(send.refusal is not None for send in sends)
         report.states.update(turn.state for rows in snapshot.places.values() for turn in rows.turns.values())
 
     async def _stop_cleanly(self) -> None:
@@ -284,9 +375,7 @@ class _Suite:
         for server in self._servers:
             if status := await server.wait():
                 self._report.anomalies.append(f"a server that was told to stop ended with status {status}")
-        left = [path.name for path in self._hector.folder.glob("sessions.db-[ws]*")]
-        if left:
-            self._report.anomalies.append(f"a clean end left {left}")
+        self._report.anomalies += await self._store.left_behind()
 
     async def _tell(self) -> None:
         while True:
