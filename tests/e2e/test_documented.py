@@ -1,19 +1,13 @@
 """The commands and configurations that users are shown, run as they are written."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import HECTOR
-
-ROOT = Path(__file__).parents[2]
-NAMESPACES = ["--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
+from tests.e2e.shell import bash
 
 QUICK_START = """\
 # config.yaml
@@ -63,40 +57,12 @@ agents:
 """
 
 
-@cache
-def isolation() -> list[str] | None:
-    """The command that gives a process its own network and process ids; None where that is not allowed."""
-    unshare = shutil.which("unshare")
-    for user in ([], ["--user", "--map-root-user"]) if unshare else ():
-        command = [str(unshare), *user, *NAMESPACES]
-        if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
-            return command
-    return None
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """With `./hector`, as the documentation has it."""
     (tmp_path / "hector").symlink_to(HECTOR)
     (tmp_path / "config.yaml").write_text(QUICK_START)
     return tmp_path
-
-
-def bash(folder: Path, script: str) -> "subprocess.CompletedProcess[str]":
-    prefix = isolation()
-    if prefix is None:
-        # Another program may hold the ports that the documentation names.
-        port = 20000 + os.getpid() % 20000
-        script = script.replace("8091", str(port + 1)).replace("8090", str(port))
-        script = re.sub(r"(serve --config config.yaml)(?! --port)", rf"\1 --port {port}", script)
-    return subprocess.run(
-        [*(prefix or ()), sys.executable, "-m", "tests.e2e.sandbox", str(folder)],
-        input=script,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_the_quick_start_remembers_across_a_restart(folder: Path) -> None:
