@@ -47,7 +47,11 @@ def _tell(probe: StoreProbe | StoreOpenError) -> None:
     if isinstance(probe, StoreOpenError):
         complain(probe)
         return
-    facts = [probe.server or "in memory", probe.where, f"schema version {probe.schema}" if probe.schema else ""]
+    facts = [
+        probe.server or "in memory",
+        probe.where,
+        f"schema version {probe.schema}" if probe.schema else "",
+    ]
     print(visible(f"session store {probe.name!r}: ok ({', '.join(filter(None, facts))})"))
     for warning in probe.warnings:
         print(visible(f"  {warning}"))

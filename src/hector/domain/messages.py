@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias, assert_never
+from typing import NamedTuple, TypeAlias, assert_never
 
 from hector.domain.errors import InvalidError
 from hector.domain.ids import check_storable
@@ -123,8 +123,7 @@ class Usage:
         return Usage(self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
+class StoredMessage(NamedTuple):  # made in a third of the time: each turn makes all those of a tail
     """A message in its place in a session. Its content never changes."""
 
     message: Message

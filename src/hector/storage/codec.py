@@ -74,9 +74,9 @@ def decode(
     parts = tuple([_decode_part(part, files or {}) for part in stored])
     match role:
         case 1:
-            return UserMessage(cast(tuple[UserPart, ...], parts), decode_metadata(metadata))
+            return UserMessage(cast("tuple[UserPart, ...]", parts), decode_metadata(metadata))
         case 2:
-            return ModelMessage(cast(tuple[ModelPart, ...], parts))
+            return ModelMessage(cast("tuple[ModelPart, ...]", parts))
         case _:
             return ToolMessage(cast(ToolResult, parts[0]))
 

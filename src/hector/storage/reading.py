@@ -69,7 +69,7 @@ class _MessageRow(NamedTuple):
     metadata: str | None
     tokens: int
     unanswered: str | None
-    created_at: Any
+    created_at: Any = None
 
 
 def key_parameters(key: SessionKey) -> Parameters:
@@ -156,7 +156,7 @@ def read_tail(
     tokens = 0
     size = limit.messages if limit.tokens is None else min(limit.messages, _FIRST_PAGE)
     while len(newest_first) < limit.messages and (limit.tokens is None or tokens < limit.tokens):
-        page = yield from _rows(sql.PAGE_BEFORE, {**names, "after": after, "before": before, "limit": size})
+        page = yield from _rows(sql.TAIL_BEFORE, {**names, "after": after, "before": before, "limit": size})
         for row in page:
             if row.turn_id == without_turn:
                 continue

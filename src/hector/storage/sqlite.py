@@ -6,7 +6,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -127,6 +127,8 @@ class SqliteDriver:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._asked: list[_Job] = []
+        """In this turn of the event loop."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = connection
         """The writer's; None after a failure that left it in doubt."""
@@ -142,14 +144,24 @@ class SqliteDriver:
     def start(self) -> None:
         self._writer.start()
 
-    async def write(self, make: MakeOperation[T], at_once: MakeOperation[T | None] | None = None) -> T:
+    async def write(
+        self,
+        make: MakeOperation[T],
+        at_once: MakeOperation[T | None] | None = None,
+        *,
+        group: Hashable = None,
+    ) -> T:
         """Run an operation in a transaction of its own; returns after the commit is on disk.
 
         It runs also if its caller is cancelled meanwhile.
         """
         self._check_open()
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Job(make, future))
+        if not self._asked:
+            # Handed over one by one, the first would be committed alone, and two threads would take the
+            # interpreter from each other while the rest come.
+            self._loop.call_soon(self._hand_over)
+        self._asked.append(_Job(make, future))
         return await future
 
     async def read(self, make: MakeOperation[T]) -> T:
@@ -160,6 +172,7 @@ class SqliteDriver:
     async def close(self) -> None:
         """Ends when all that was asked for is done."""
         self._closed = True
+        self._hand_over()
         self._jobs.put(None)
         await asyncio.to_thread(self._shut_down)
 
@@ -169,6 +182,11 @@ class SqliteDriver:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreUnavailableError("the session store is closed")
+
+    def _hand_over(self) -> None:
+        for job in self._asked:
+            self._jobs.put(job)
+        self._asked.clear()
 
     def _shut_down(self) -> None:
         self._writer.join()
@@ -318,7 +336,13 @@ class MemoryDriver:
         self.connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=256)
         self.connection.execute("PRAGMA foreign_keys=ON")
 
-    async def write(self, make: MakeOperation[T], at_once: MakeOperation[T | None] | None = None) -> T:
+    async def write(
+        self,
+        make: MakeOperation[T],
+        at_once: MakeOperation[T | None] | None = None,
+        *,
+        group: Hashable = None,
+    ) -> T:
         self.connection.execute("BEGIN")
         try:
             with translated():

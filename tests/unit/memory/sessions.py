@@ -1,7 +1,6 @@
 """Sessions for the tests of working memory: by hand, and as Hypothesis makes them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -66,7 +65,7 @@ def tail(*turns: tuple[str, Sequence[Message]], unanswered: str | None = None) -
         for turn_id, messages in turns
         for message in messages
     ]
-    return Tail(tuple(replace(each, seq=seq) for seq, each in enumerate(stored, start=1)))
+    return Tail(tuple(each._replace(seq=seq) for seq, each in enumerate(stored, start=1)))
 
 
 texts = st.text("abc ", max_size=30)
@@ -96,7 +95,7 @@ def sessions(draw: st.DrawFn) -> Tail:
         count = draw(st.integers(1, len(source)))
         stored += source[:count]
         del source[:count]
-    numbered = [replace(each, seq=seq) for seq, each in enumerate(stored, start=1)]
+    numbered = [each._replace(seq=seq) for seq, each in enumerate(stored, start=1)]
     return Tail(tuple(numbered[draw(st.integers(0, len(numbered))) :]))
 
 

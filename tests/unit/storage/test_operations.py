@@ -116,7 +116,7 @@ def test_no_statement_reads_a_whole_table(name: str, database: sqlite3.Connectio
     assert scans == [], plan
 
 
-@pytest.mark.parametrize("name", ["PAGE_BEFORE", "FIND_MESSAGE", "LATEST_SUMMARY"])
+@pytest.mark.parametrize("name", ["PAGE_BEFORE", "TAIL_BEFORE", "FIND_MESSAGE", "LATEST_SUMMARY"])
 def test_the_newest_rows_are_found_without_sorting(name: str, database: sqlite3.Connection) -> None:
     text = _text(ALL[name])
     plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {text}", [1] * text.count("?"))]

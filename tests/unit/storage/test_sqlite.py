@@ -113,7 +113,8 @@ async def queued(driver: SqliteDriver, *makes: Callable[[], Operation[Any]]) -> 
     """Run these as one batch; their results, or what they raised."""
     async with held(driver):
         running = [asyncio.ensure_future(driver.write(make)) for make in makes]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # they ask,
+        await asyncio.sleep(0)  # and are handed over
     return await asyncio.gather(*running, return_exceptions=True)
 
 
@@ -251,8 +252,9 @@ async def test_closing_ends_after_all_that_was_asked_for(settings: SqliteSetting
     driver = SqliteDriver(settings, connect(settings))
     driver.start()
     async with held(driver):
-        running = [asyncio.ensure_future(driver.write(partial(note, str(n)))) for n in range(300)]
+        running = [asyncio.ensure_future(driver.write(partial(note, str(n)))) for n in range(200)]
         await asyncio.sleep(0)
+        running += [asyncio.ensure_future(driver.write(partial(note, str(n)))) for n in range(200, 300)]
         closing_ = asyncio.ensure_future(driver.close())
         await asyncio.sleep(0)
     assert await asyncio.gather(*running) == [str(n) for n in range(300)]
