@@ -38,7 +38,7 @@ asked AS (
   SELECT $1, $2, $3, last_seq, $5, $6, 0, 1, $7, 80, {_PG_NOW} FROM leased)
 SELECT lease_epoch, last_seq FROM leased"""
 _PG_TAIL = f"""
-SELECT seq, turn_id, message_id, role, content, metadata, tokens, unanswered, created_at FROM {{schema}}.messages
+SELECT seq, turn_id, message_id, role, content, metadata, tokens, unanswered FROM {{schema}}.messages
 WHERE agent_id = $1 AND user_id = $2 AND session_id = $3 AND seq < $4 ORDER BY seq DESC LIMIT {WINDOW}"""
 _PG_END = f"""
 WITH held AS (
@@ -103,7 +103,7 @@ _MY = (
     f"UPDATE sessions SET lease_owner=?, lease_turn_id=?, lease_epoch=?, last_seq=?, updated_at={_MY_NOW} WHERE {_MY_SESSION}",
     f"INSERT INTO turns (agent_id, user_id, id, session_id, state, retryable, attempt, epoch, superseded, first_seq, input_tokens, output_tokens, replica_id, created_at, started_at) VALUES (?,?,?,?,'working',0,1,?,0,?,0,0,?,{_MY_NOW},{_MY_NOW})",
     f"INSERT INTO messages (agent_id, user_id, session_id, seq, turn_id, message_id, retry, role, content, tokens, created_at) VALUES (?,?,?,?,?,?,0,?,?,?,{_MY_NOW})",
-    f"SELECT seq, turn_id, message_id, role, content, metadata, tokens, unanswered, created_at FROM messages WHERE {_MY_KEY} AND seq>0 AND seq<? ORDER BY seq DESC LIMIT {WINDOW}",
+    f"SELECT seq, turn_id, message_id, role, content, metadata, tokens, unanswered FROM messages WHERE {_MY_KEY} AND seq>0 AND seq<? ORDER BY seq DESC LIMIT {WINDOW}",
     f"UPDATE sessions SET last_seq=?, lease_owner=NULL, lease_turn_id=NULL, updated_at={_MY_NOW} WHERE {_MY_SESSION} AND lease_owner=? AND lease_turn_id=? AND lease_epoch=? AND last_seq=?",
     f"UPDATE turns SET state='completed', last_seq=?, replica_id=NULL, ended_at={_MY_NOW} WHERE agent_id=? AND user_id=? AND id=?",
 )

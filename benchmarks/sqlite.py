@@ -17,12 +17,14 @@ from benchmarks.turns import (
     WINDOW,
     StoreTurns,
     at_once,
+    rate,
     sequential,
     time_turns,
 )
 from hector.domain.ids import new_turn_id
 from hector.storage.opening import open_memory, open_sqlite
-from hector.storage.sqlite import SqliteSettings
+from hector.storage.sqlite import SqliteDriver, SqliteSettings
+from hector.storage.store import SqlSessionStore
 
 _NOW = "strftime('%Y-%m-%d %H:%M:%f','now')"
 _LOCK = "SELECT lease_owner, lease_turn_id, lease_epoch, last_seq FROM sessions WHERE agent_id=? AND user_id=? AND id=?"
@@ -41,7 +43,8 @@ _MESSAGE = (
     f" created_at) VALUES (?,?,?,?,?,?,0,?,?,?,{_NOW})"
 )
 _TAIL = (
-    "SELECT seq, role, content, tokens FROM messages WHERE agent_id=? AND user_id=? AND session_id=? AND seq<?"
+    "SELECT seq, turn_id, message_id, role, content, metadata, tokens, unanswered FROM messages"
+    " WHERE agent_id=? AND user_id=? AND session_id=? AND seq>0 AND seq<?"
     f" ORDER BY seq DESC LIMIT {WINDOW}"
 )
 _RELEASE = (
@@ -105,9 +108,27 @@ async def _one_database(path: Path, synchronous: Literal["full", "normal"]) -> N
     await sequential(f"SQLite, synchronous={synchronous.upper()}: one turn, ms", turns.turn, floor)
     await at_once(f"SQLite, synchronous={synchronous.upper()}: many sessions", turns.turn, floor)
     raw.close()
+    print()
+    for count in SESSIONS:
+        statements, commits = await _count(store, turns, count)
+        print(f"sessions: {count}; statements a turn: {statements:.1f}; commits a turn: {commits:.2f}")
     await turns.close()
     count, size = _messages(path), sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
-    print(f"\non disk: {size / count:.0f} bytes a message of {len(TEXT)} bytes, all tables and indexes")
+    print(f"on disk: {size / count:.0f} bytes a message of {len(TEXT)} bytes, all tables and indexes")
+
+
+async def _count(store: SqlSessionStore, turns: StoreTurns, sessions: int) -> tuple[float, float]:
+    """The writer's statements and commits of a turn, with that many sessions at once."""
+    texts: list[str] = []
+    assert isinstance(store._driver, SqliteDriver)  # noqa: SLF001  # to look inside is its purpose
+    writer = store._driver._connection  # noqa: SLF001
+    assert writer
+    writer.set_trace_callback(texts.append)
+    await rate(turns.turn, sessions)
+    writer.set_trace_callback(None)
+    done = sum(text.startswith("INSERT INTO turns") for text in texts)
+    commits = texts.count("COMMIT")
+    return (len(texts) - 2 * commits) / done, commits / done
 
 
 async def _in_memory() -> None:

@@ -3,10 +3,10 @@
 import asyncio
 import random
 import resource
-import statistics
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from benchmarks.table import median, p99, show
@@ -24,7 +24,8 @@ SIZES = (10, 1_000, 100_000)
 SESSIONS = (1, 32, 256)
 ROUNDS = 5
 TURNS = 300
-SECONDS = 1.5
+RATES = 5
+SECONDS = 1.0
 
 TakeTurn: TypeAlias = Callable[[str], Awaitable[None]]
 """In a session of this id."""
@@ -53,31 +54,51 @@ class StoreTurns:
 
 
 async def sequential(title: str, ours: TakeTurn, floor: TakeTurn) -> None:
-    """Rounds of both, in turn, so that what else the machine does falls on both alike."""
+    """Rounds of all, in turn, so that what else the machine does falls on all alike."""
+    runs: dict[tuple[int, str], list[_Run]] = {(size, name): [] for size in SIZES for name in ("ours", "raw")}
+    for _ in range(ROUNDS):
+        for size in SIZES:
+            for name, turn in (("ours", ours), ("raw", floor)):
+                runs[size, name].append(_Run(*await time_turns(turn, f"size-{size}", TURNS // ROUNDS)))
     rows = []
     for size in SIZES:
-        session = f"size-{size}"
-        figures: dict[str, list[tuple[float, float, float]]] = {"ours": [], "raw": []}
-        for _ in range(ROUNDS):
-            for name, turn in (("ours", ours), ("raw", floor)):
-                samples, cpu = await time_turns(turn, session, TURNS // ROUNDS)
-                figures[name].append((median(samples), p99(samples), cpu))
-        mine, raw = (
-            [statistics.median(column) for column in zip(*figures[name], strict=True)] for name in figures
-        )
-        rows.append((size, mine[0], mine[1], mine[2], raw[0], raw[1], mine[0] / raw[0]))
-    show(title, ("messages before", "p50", "p99", "CPU", "raw p50", "raw p99", "ratio p50"), rows)
+        mine, raw = runs[size, "ours"], runs[size, "raw"]
+        ratio = median([one.p50 / other.p50 for one, other in zip(mine, raw, strict=True)])
+        rows.append((size, *_figures(mine), *_figures(raw), ratio))
+    header = ("messages before", "p50", "p99", "CPU", "raw p50", "raw p99", "raw CPU", "p50 / raw p50")
+    show(title, header, rows)
+    first, *_, last = (median([run.p50 for run in runs[size, "ours"]]) for size in SIZES)
+    print(f"\nwith {SIZES[-1]:,} messages {last / first:.2f} times as long as with {SIZES[0]}")
 
 
 async def at_once(title: str, ours: TakeTurn, floor: TakeTurn) -> None:
     rows = []
     for count in SESSIONS:
         mine, raw = [], []
-        for _ in range(3):
+        for _ in range(RATES):
             mine.append(await rate(ours, count))
             raw.append(await rate(floor, count))
-        rows.append((count, median(mine), median(raw), median(mine) / median(raw)))
-    show(title, ("sessions", "turns/s", "raw turns/s", "ratio"), rows)
+        ratio = median([one[0] / other[0] for one, other in zip(mine, raw, strict=True)])
+        figures = [median(column) for run in (mine, raw) for column in zip(*run, strict=True)]
+        rows.append((count, *figures, ratio))
+    header = ("sessions", "turns/s", "CPU", "raw turns/s", "raw CPU", "turns / raw turns")
+    show(f"{title}, CPU in ms a turn", header, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    samples: Sequence[float]
+    cpu: float
+
+    @property
+    def p50(self) -> float:
+        return median(self.samples)
+
+
+def _figures(runs: Sequence[_Run]) -> tuple[float, float, float]:
+    """The median, the 99th percentile and the CPU of one turn."""
+    samples = [sample for run in runs for sample in run.samples]
+    return median(samples), p99(samples), median([run.cpu for run in runs])
 
 
 async def time_turns(turn: TakeTurn, session: str, count: int) -> tuple[list[float], float]:
@@ -91,10 +112,10 @@ async def time_turns(turn: TakeTurn, session: str, count: int) -> tuple[list[flo
     return samples, (cpu() - before) / count * 1000
 
 
-async def rate(turn: TakeTurn, sessions: int) -> float:
-    """Turns a second with that many sessions at once."""
+async def rate(turn: TakeTurn, sessions: int) -> tuple[float, float]:
+    """Turns a second with that many sessions at once, and milliseconds of CPU for one."""
     done = 0
-    started = time.perf_counter()
+    before, started = cpu(), time.perf_counter()
 
     async def loop(number: int) -> None:
         nonlocal done
@@ -104,7 +125,7 @@ async def rate(turn: TakeTurn, sessions: int) -> float:
             done += 1
 
     await asyncio.gather(*(loop(number) for number in range(sessions)))
-    return done / (time.perf_counter() - started)
+    return done / (time.perf_counter() - started), (cpu() - before) / done * 1000
 
 
 def cpu() -> float:
