@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 KILLS ?= 1000
+# What the kill suite runs on: sqlite, postgres or mysql.
+DATABASE ?= sqlite
 # Options for what a target runs, as in `make bench ARGS=--help`.
 ARGS ?=
 
@@ -42,8 +44,9 @@ types: .venv/.ready-test
 imports: .venv/.ready-test
 	$(BIN)/lint-imports --no-logo
 
+# In the order of the files: those with few tests, which take longest, are not to be left for the end.
 unit: .venv/.ready-test
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: .venv/.ready-test ## all tests, the long ones and those with the big model too
 	$(BIN)/python -m pytest -m '' --timeout 900 $(ARGS)
@@ -51,8 +54,8 @@ test-long: .venv/.ready-test ## all tests, the long ones and those with the big 
 bench: .venv/.ready-test ## measure
 	$(BIN)/python -m benchmarks $(ARGS)
 
-kill-suite: .venv/.ready-test ## kill a running server KILLS times and look for what was lost
-	$(BIN)/python -m tests.kill --kills $(KILLS) $(ARGS)
+kill-suite: .venv/.ready-test ## make KILLS faults under load on a DATABASE and look for what was lost
+	$(BIN)/python -m tests.kill --database $(DATABASE) --kills $(KILLS) $(ARGS)
 
 format: .venv/.ready-test ## format, and mend what can be mended by machine
 	$(BIN)/ruff format $(CHECKED)

@@ -15,7 +15,7 @@ import httpx
 from tests.kill.history import Delete, History, Place, Send, text_of
 from tests.kill.servers import AGENTS, USERS, Hector, Server, parse_call, parse_task, token_of
 
-GIVE_UP = 30.0
+GIVE_UP = 60.0
 """Seconds after which a request without an answer is an anomaly."""
 SLOTS = 2
 """Session ids that are talked to at one time, by every user with every agent."""
