@@ -11,6 +11,7 @@ from hector.domain.errors import (
     InvalidError,
     NotFoundError,
     NotPausedError,
+    OutcomeUnknownError,
     StoreUnavailableError,
     TooLargeError,
 )
@@ -358,3 +359,23 @@ async def test_a_message_that_comes_while_the_queue_is_read_is_not_lost(
     await came.wait()
     gate.opened.set()
     assert [(await handle.result()).reply for handle in (running, waiting, *late)] == ["0", "1", "late"]
+
+
+async def test_a_commit_without_an_answer_is_never_told_as_not_done(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = node.store.accept
+    tries = 0
+
+    async def lose_the_answer_and_then_the_database(arrival: Arrival, limit: TailLimit) -> Accepted:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            await accept(arrival, limit)
+            raise OutcomeUnknownError("no answer")
+        raise StoreUnavailableError("away")
+
+    monkeypatch.setattr(node.store, "accept", lose_the_answer_and_then_the_database)
+    with pytest.raises(OutcomeUnknownError):
+        await node.send("say x")
+    assert tries == 2

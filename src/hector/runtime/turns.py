@@ -243,12 +243,20 @@ class TurnRunner:
 
     async def _accept(self, agent: Agent, arrival: Arrival) -> Accepted:
         """The same arrival again after a commit without an answer: by its turn id it has one effect."""
-        for _ in range(_ACCEPT_TRIES - 1):
+        unknown: OutcomeUnknownError | None = None
+        for _ in range(_ACCEPT_TRIES):
             try:
                 return await self._store.accept(arrival, agent.memory.limit)
-            except OutcomeUnknownError:
-                logger.warning("no answer to the commit of message %r; trying again", arrival.message_id)
-        return await self._store.accept(arrival, agent.memory.limit)
+            except OutcomeUnknownError as error:
+                logger.warning("no answer to the commit of message %r", arrival.message_id)
+                unknown = error
+            except StorageError as error:
+                if unknown:
+                    # That this try changed nothing says nothing of the one before.
+                    raise unknown from error
+                raise
+        assert unknown, "each try returned or raised"
+        raise unknown
 
     def _feed_of(self, message_id: str, turn: Turn) -> TurnFeed:
         local = self._locals.find(turn.key, turn.id, message_id)
