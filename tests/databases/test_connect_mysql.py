@@ -349,7 +349,7 @@ async def test_mysql_gets_its_own_settings() -> None:
         "max_execution_time = 7500",
         "collation_connection = 'utf8mb4_0900_bin'",
         "innodb_lock_wait_timeout = 6",
-        "wait_timeout = 600",
+        "wait_timeout = 60",
     ):
         assert setting in said
     for name in ("max_statement_time", "tx_isolation", "idle_transaction_timeout"):

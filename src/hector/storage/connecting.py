@@ -1,5 +1,6 @@
 """Why a database server cannot be connected to, where that does not depend on its kind."""
 
+import asyncio
 import errno
 import os
 import re
@@ -138,6 +139,27 @@ class Server:
             f"{certificate} is not trusted ({found}): it was signed by {who};"
             " set ssl_root_cert to the certificate of the authority that signed it"
         )
+
+
+def notice_silence(transport: asyncio.BaseTransport | None) -> None:
+    """Have the system end a connection that the network has forgotten, long before TCP itself gives up.
+
+    A firewall drops idle flows without a word; the next statement, a heartbeat perhaps, would wait
+    for minutes.
+    """
+    connection: socket.socket | None = transport.get_extra_info("socket") if transport else None
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # In seconds, but the last; not every system has all of them.
+    for name, value in (
+        ("TCP_KEEPIDLE", 30),
+        ("TCP_KEEPINTVL", 5),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 8_000),
+    ):
+        if number := getattr(socket, name, None):
+            connection.setsockopt(socket.IPPROTO_TCP, number, value)
 
 
 def check_texts(settings: ServerSettings) -> None:

@@ -120,7 +120,14 @@ class MySqlConnection:
         return Result(result.rows or (), result.affected_rows)
 
     async def commit(self) -> None:
-        await self._command("COMMIT")
+        try:
+            await self._command("COMMIT")
+        except StoreUnavailableError:
+            raise
+        except StorageError as error:
+            # The engine failed on the way: how far it came, nobody says.
+            self.abort()
+            raise ConnectionLostError(str(error)) from error
         self.in_transaction = False
 
     async def roll_back(self) -> None:

@@ -12,7 +12,14 @@ from asyncmy import errors
 from asyncmy.constants import CLIENT
 
 from hector.domain.errors import StoreOpenError
-from hector.storage.connecting import Server, check_texts, host_and_port, must_use_tls, uses_tls
+from hector.storage.connecting import (
+    Server,
+    check_texts,
+    host_and_port,
+    must_use_tls,
+    notice_silence,
+    uses_tls,
+)
 from hector.storage.mysql_guard import GuardedConnection
 from hector.storage.mysql_refusals import why, why_no_options, why_not_set_up
 from hector.storage.settings import ServerSettings
@@ -58,7 +65,7 @@ _READ_ONLY_SESSION = ("tx_read_only", "transaction_read_only")
 _SQL_MODE = "STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 _LONGEST_IDLE = 8 * 3600
 """Seconds; what servers have by default."""
-_LONGEST_IDLE_MYSQL = 600
+_LONGEST_IDLE_MYSQL = 60
 """Seconds. MySQL has no other limit to an idle transaction, which would hold a session's row."""
 
 
@@ -84,6 +91,7 @@ async def connect(settings: ServerSettings) -> MySqlLink:
         async with asyncio.timeout(settings.connect_timeout):
             connection = await _open(server, tried)
             try:
+                notice_silence(connection._transport)  # noqa: SLF001  # asyncmy has no other way to it
                 return await _set_up(connection, options, server)
             except BaseException:
                 connection.close()

@@ -11,7 +11,14 @@ from typing import Any, Literal
 import asyncpg
 
 from hector.domain.errors import StoreOpenError
-from hector.storage.connecting import Server, check_texts, host_and_port, must_use_tls, uses_tls
+from hector.storage.connecting import (
+    Server,
+    check_texts,
+    host_and_port,
+    must_use_tls,
+    notice_silence,
+    uses_tls,
+)
 from hector.storage.postgres_refusals import is_refused_by_rule, may_be_without_tls, why, why_not_set_up
 from hector.storage.settings import ServerSettings
 from hector.storage.time_limits import idle_transaction_timeout, lock_timeout
@@ -59,6 +66,7 @@ async def connect(settings: ServerSettings) -> PostgresLink:
         async with asyncio.timeout(settings.connect_timeout):
             connection = await _open(server)
             try:
+                notice_silence(connection._transport)  # noqa: SLF001  # asyncpg has no other way to it
                 return await _set_up(connection, wanted, server)
             except BaseException:
                 connection.terminate()

@@ -148,7 +148,7 @@ class ServerDriver:
                 del self._gates[group]
 
     async def _pass(self, gate: "_Gate") -> None:
-        if not gate.lock.locked():
+        if gate.users == 1:
             await gate.lock.acquire()
             return
         try:
@@ -223,8 +223,10 @@ class ServerDriver:
         except CollisionError:
             return None
         except ConnectionLostError as lost:
+            self.pool.forget_idle()
             # Whatever it was, what it committed is found by the operation that follows.
-            retry.doubt = lost
+            if connection.autocommits or isinstance(lost, CommitLostError):
+                retry.doubt = lost
             return None
         except StorageError as error:
             if not committed:
