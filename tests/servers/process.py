@@ -168,7 +168,13 @@ async def _spawn(account: Account, arguments: Sequence[str], folder: Path) -> Pr
         stderr=STDOUT,
         cwd=folder,
         # Nothing of the caller's: PGDATA, MYSQL_HOME and the like would be obeyed.
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "HOME": str(folder)},
+        # A folder of its own for temporary files: MariaDB deletes those of others as it starts.
+        env={
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LC_ALL": "C",
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+        },
         start_new_session=True,
     )
 
