@@ -103,7 +103,7 @@ class Pool(Generic[C]):
         self._max_idle = max_idle
         self._lifetime = lifetime or math.inf
         self._timeout = timeout
-        self._closed = False
+        self._is_closed = asyncio.Event()
 
         self._in_use: dict[C, _Member[C]] = {}
         self._idle: deque[_Member[C]] = deque()
@@ -168,7 +168,7 @@ class Pool(Generic[C]):
         member = self._in_use.pop(connection, None)
         if member is None:
             raise RuntimeError("the connection was not acquired from this pool, or was released already")
-        if self._closed or not connection.usable:
+        if self._is_closed.is_set() or not connection.usable:
             connection.abort()
             self._open_more()
         elif self._loop.time() < member.expires_at:
@@ -183,22 +183,25 @@ class Pool(Generic[C]):
 
     async def close(self) -> None:
         """Serve nobody any more; returns when all are closed but those in use, which end when released."""
-        self._closed = True
+        self._is_closed.set()
         for timer in (self._sweeper, self._watcher):
             if timer is not None:
                 timer.cancel()
         while self._tell_first(StoreUnavailableError("the session store is closed")):
             pass
-        for task in self._opening:
-            task.cancel()
         self.forget_idle()
         if in_background := self._opening | self._closing:
-            await asyncio.wait(in_background, timeout=2 * _CLOSE_WITHIN)
+            # Not cancelled at once: asyncio leaves a socket open where that meets the end of a TLS handshake.
+            await asyncio.wait(in_background, timeout=_CLOSE_WITHIN)
+        for task in self._opening:
+            task.cancel()
+        if in_background := self._opening | self._closing:
+            await asyncio.wait(in_background, timeout=_CLOSE_WITHIN)
 
     # --- those who wait
 
     async def _wait(self) -> C:
-        if self._closed:
+        if self._is_closed.is_set():
             raise StoreUnavailableError("the session store is closed")
         waiter: _Waiter[C] = _Waiter(self._loop.create_future(), self._loop.time())
         self._waiters.append(waiter)
@@ -371,7 +374,9 @@ class Pool(Generic[C]):
     async def _open(self, pause: float) -> C | None:
         """None if nobody needs it any more."""
         if pause:
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._is_closed.wait()
         return await self._connect() if self._waiters else None
 
     def _opened(self, task: asyncio.Task[C | None]) -> None:
@@ -386,7 +391,7 @@ class Pool(Generic[C]):
         self._open_more(pause)
 
     def _succeeded(self, connection: C) -> None:
-        if self._closed:
+        if self._is_closed.is_set():
             connection.abort()
             return
         self._failure, self._pause = None, 0.0

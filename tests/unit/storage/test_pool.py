@@ -867,6 +867,18 @@ async def test_a_connection_that_opens_while_the_pool_closes_is_closed() -> None
 
 
 @on_jumping_clock
+async def test_a_connect_that_is_nearly_done_is_not_broken_off_by_closing() -> None:
+    server = FakeServer()
+    server.latency = 1.5
+    pool = server.pool()
+    (caller,) = await callers(pool, 1)
+    await pool.close()
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        await caller
+    assert [connection.ends for connection in server.all] == [["abort"]]
+
+
+@on_jumping_clock
 async def test_closing_waits_for_goodbyes_and_not_for_ever() -> None:
     server = FakeServer()
     server.goodbye = 1.5
