@@ -21,7 +21,7 @@ from benchmarks.turns import (
     time_turns,
 )
 from hector.storage.opening import open_server
-from hector.storage.server import ServerDriver
+from hector.storage.server.driver import ServerDriver
 from hector.storage.settings import Tls
 from hector.storage.store import SqlSessionStore
 from tests.databases.proxy import proxy_to

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from hector.storage.opening import open_server
-from hector.storage.server import ServerDriver
+from hector.storage.server.driver import ServerDriver
 from hector.storage.settings import Tls
 from tests.contract.actor import Actor, history
 from tests.databases.proxy import proxy_to

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from hector.domain.errors import ServerFullError, StoreOpenError, StoreUnreachableError
-from hector.storage import mysql_connect, postgres_connect
+from hector.storage.mysql import connect as mysql_connect
+from hector.storage.postgres import connect as postgres_connect
 from hector.storage.settings import ServerSettings, SslMode, Tls
 from tests.databases.impostors import (
     Talk,

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hector.domain.errors import ServerFullError, StoreOpenError, StoreUnreachableError
-from hector.storage import mysql_connect
-from hector.storage.mysql_connect import MySqlLink, connect
+from hector.storage.mysql import connect as mysql_connect
+from hector.storage.mysql.connect import MySqlLink, connect
 from hector.storage.settings import ServerSettings, SslMode, Tls
 from tests.databases.impostors import (
     FULL_AUTHENTICATION,

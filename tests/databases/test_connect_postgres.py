@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hector.domain.errors import ServerFullError, StoreOpenError, StoreUnreachableError
-from hector.storage import postgres_connect
-from hector.storage.postgres_connect import PostgresLink, connect, session_settings
+from hector.storage.postgres import connect as postgres_connect
+from hector.storage.postgres.connect import PostgresLink, connect, session_settings
 from hector.storage.settings import ServerSettings, SslMode, Tls
 from tests.databases.impostors import (
     impostor,

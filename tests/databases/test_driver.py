@@ -14,12 +14,15 @@ from hector.domain.errors import (
     StoreUnavailableError,
 )
 from hector.domain.turns import Begun
-from hector.storage import liveness, mysql, postgres, server
+from hector.storage import liveness
 from hector.storage import statements as sql
+from hector.storage.mysql import connection as mysql
 from hector.storage.opening import open_memory, open_server
 from hector.storage.operations import Operation, Step, execute, remembering
+from hector.storage.postgres import connection as postgres
 from hector.storage.reading import key_parameters
-from hector.storage.server import Connection, ConnectionLostError, ServerDriver
+from hector.storage.server import driver as server
+from hector.storage.server.driver import Connection, ConnectionLostError, ServerDriver
 from hector.storage.settings import Tls
 from hector.storage.store import SqlSessionStore
 from tests.contract.actor import KEY, WINDOW, Actor, dump, texts

@@ -20,8 +20,9 @@ from sqlalchemy.sql.visitors import replacement_traverse
 from hector.cli.main import main
 from hector.domain.memory import TailLimit
 from hector.domain.turns import Accepted, Arrival, Lease, NewMessage, Outcome, Turn
-from hector.storage import fused, running, server, statements, store, turns
+from hector.storage import fused, running, statements, store, turns
 from hector.storage.operations import Operation, Result, Statement
+from hector.storage.server import driver as server
 from hector.storage.tables import messages, sessions
 
 T = TypeVar("T")

@@ -8,10 +8,11 @@ from typing import Any
 import asyncmy
 import asyncpg
 
-from hector.storage import mysql_connect, postgres_connect
 from hector.storage.migrate import HECTOR, VERSION_TABLE, History
-from hector.storage.mysql_migrate import upgrade_mysql
-from hector.storage.postgres_migrate import upgrade_postgres
+from hector.storage.mysql import connect as mysql_connect
+from hector.storage.mysql.migrate import upgrade_mysql
+from hector.storage.postgres import connect as postgres_connect
+from hector.storage.postgres.migrate import upgrade_postgres
 from tests.servers import Database
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from hector.domain.errors import StoreUnreachableError
-from hector.storage import migrate, mysql_migrate, postgres_migrate
+from hector.storage import migrate
 from hector.storage.migrate import HECTOR
+from hector.storage.mysql import migrate as mysql_migrate
+from hector.storage.postgres import migrate as postgres_migrate
 from tests.migrations.dying import DyingStarts, dying_starts
 from tests.migrations.history import LATER
 from tests.migrations.starts import (

@@ -7,8 +7,8 @@ from hector.config.model import Config
 from hector.domain.errors import StoreOpenError
 from hector.storage.grants import grants
 from hector.storage.migrate import HECTOR, VERSION_TABLE, Found
-from hector.storage.mysql_migrate import check_privileges as check_on_mysql
-from hector.storage.postgres_migrate import check_privileges as check_on_postgres
+from hector.storage.mysql.migrate import check_privileges as check_on_mysql
+from hector.storage.postgres.migrate import check_privileges as check_on_postgres
 from tests.migrations.history import LATER
 from tests.migrations.starts import connected_to_mysql, connected_to_postgres, described, fill, start
 from tests.servers import Database, DatabaseServer

@@ -4,7 +4,7 @@ import pytest
 
 from hector.domain.errors import StorageError, StoreOpenError
 from hector.storage.migrate import HECTOR, VERSION_TABLE
-from hector.storage.schema import Place, Surroundings, choose_schema
+from hector.storage.postgres.schema import Place, Surroundings, choose_schema
 from tests.migrations.starts import start
 from tests.servers import Database, PostgresServer
 

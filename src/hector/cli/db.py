@@ -98,8 +98,8 @@ async def _schema(settings: ServerSettings) -> tuple[str, str | None]:
     if settings.schema:
         return settings.schema, None
     # They import a library that other stores do not need.
-    from hector.storage.postgres_connect import connect  # noqa: PLC0415
-    from hector.storage.postgres_migrate import find_schema  # noqa: PLC0415
+    from hector.storage.postgres.connect import connect  # noqa: PLC0415
+    from hector.storage.postgres.migrate import find_schema  # noqa: PLC0415
 
     try:
         link = await connect(

@@ -1,7 +1,7 @@
 """Bring a database to the schema of this release, or say why that cannot be.
 
 Everything here is the same on all databases; how a server's is locked and looked at stands in
-`postgres_migrate` and `mysql_migrate`.
+`postgres.migrate` and `mysql.migrate`.
 """
 
 import asyncio

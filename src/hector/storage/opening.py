@@ -14,12 +14,12 @@ from hector.domain.errors import ServerFullError, StorageError, StoreOpenError, 
 from hector.storage.extras import ServerKind, missing_driver
 from hector.storage.locks import ReplicaLocks
 from hector.storage.migrate import upgrade_sqlite
-from hector.storage.pool import Pool
-from hector.storage.server import Connection, ServerDriver
+from hector.storage.server.driver import Connection, ServerDriver
+from hector.storage.server.pool import Pool
+from hector.storage.server.time_limits import lock_timeout
 from hector.storage.settings import ServerSettings
 from hector.storage.sqlite import MemoryDriver, SqliteDriver, SqliteSettings, connect, translated
 from hector.storage.store import SqlSessionStore
-from hector.storage.time_limits import lock_timeout
 
 Connect: TypeAlias = Callable[[], Awaitable[Connection]]
 
@@ -61,11 +61,11 @@ async def open_server(driver: ServerKind, settings: ServerSettings) -> SqlSessio
     # Each of these imports a library that the other does not need.
     match driver:
         case "postgres":
-            from hector.storage import postgres  # noqa: PLC0415
+            from hector.storage.postgres import connection as postgres  # noqa: PLC0415
 
             connect: Connect = await postgres.prepare(settings, patient)
         case "mysql":
-            from hector.storage import mysql  # noqa: PLC0415
+            from hector.storage.mysql import connection as mysql  # noqa: PLC0415
 
             connect = await mysql.prepare(settings, patient)
         case other:

@@ -55,9 +55,9 @@ async def probe_server(driver: ServerKind, settings: ServerSettings) -> Findings
     # Each of these imports a library that the other does not need.
     match driver:
         case "postgres":
-            from hector.storage.postgres_probe import probe  # noqa: PLC0415
+            from hector.storage.postgres.probe import probe  # noqa: PLC0415
         case "mysql":
-            from hector.storage.mysql_probe import probe  # noqa: PLC0415
+            from hector.storage.mysql.probe import probe  # noqa: PLC0415
         case other:
             assert_never(other)
     server, found, doubts = await probe(settings)

@@ -18,7 +18,8 @@ from hector.config import (
     loads,
 )
 from hector.domain.errors import ConfigError
-from hector.storage import mysql_connect, postgres_connect
+from hector.storage.mysql import connect as mysql_connect
+from hector.storage.postgres import connect as postgres_connect
 
 LEAST = {"user": "u", "database": "d"}
 ENVIRON = {"DB_URL": "postgresql://u:hunter2@h/d"}

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hector.domain.errors import StorageError, StoreOpenError, StoreUnavailableError, StoreUnreachableError
-from hector.storage.pool import Pool
+from hector.storage.server.pool import Pool
 
 P = ParamSpec("P")
 

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509 import load_pem_x509_certificate
 
 from hector.domain.errors import StoreOpenError
+from hector.storage.server.tls import context
 from hector.storage.settings import SslMode, Tls
-from hector.storage.tls import context
 from tests.servers.certificates import make_certificates
 from tests.servers.database import TlsFiles
 

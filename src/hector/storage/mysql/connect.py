@@ -12,7 +12,9 @@ from asyncmy import errors
 from asyncmy.constants import CLIENT
 
 from hector.domain.errors import StoreOpenError
-from hector.storage.connecting import (
+from hector.storage.mysql.guard import GuardedConnection
+from hector.storage.mysql.refusals import why, why_no_options, why_not_set_up
+from hector.storage.server.connecting import (
     Server,
     check_texts,
     host_and_port,
@@ -20,11 +22,9 @@ from hector.storage.connecting import (
     notice_silence,
     uses_tls,
 )
-from hector.storage.mysql_guard import GuardedConnection
-from hector.storage.mysql_refusals import why, why_no_options, why_not_set_up
+from hector.storage.server.time_limits import idle_transaction_timeout, lock_timeout
+from hector.storage.server.tls import context
 from hector.storage.settings import ServerSettings
-from hector.storage.time_limits import idle_transaction_timeout, lock_timeout
-from hector.storage.tls import context
 
 Version: TypeAlias = tuple[int, int, int]
 

@@ -15,7 +15,7 @@ from hector.domain.errors import (
     StoreUnavailableError,
 )
 from hector.storage.operations import MakeOperation, Operation, Result, Step
-from hector.storage.pool import Pool, Pooled
+from hector.storage.server.pool import Pool, Pooled
 
 logger = logging.getLogger(__name__)
 

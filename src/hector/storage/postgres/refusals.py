@@ -7,8 +7,8 @@ import asyncpg
 from asyncpg import exceptions as pg
 
 from hector.domain.errors import StoreOpenError
-from hector.storage.connecting import Server, must_use_tls, one_line, tls_error
 from hector.storage.grants import quoted
+from hector.storage.server.connecting import Server, must_use_tls, one_line, tls_error
 
 _ASK_FOR_TLS = bytes.fromhex("0000000804d2162f")
 _ADMIN = "let an administrator run: "

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from hector.storage.migrate import Found
-from hector.storage.postgres_connect import connect
-from hector.storage.postgres_migrate import check_privileges
+from hector.storage.postgres.connect import connect
+from hector.storage.postgres.migrate import check_privileges
 from hector.storage.settings import ServerSettings
 
 _ABOUT = """

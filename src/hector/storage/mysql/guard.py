@@ -8,7 +8,7 @@ from asyncmy import errors
 from asyncmy.connection import Connection
 from asyncmy.constants import CLIENT
 
-from hector.storage.connecting import tls_error
+from hector.storage.server.connecting import tls_error
 
 _LOST = 2013
 

@@ -3,9 +3,9 @@
 from asyncmy import errors
 
 from hector.domain.errors import StoreOpenError
-from hector.storage.connecting import Server, one_line, tls_error
 from hector.storage.grants import literal, quoted
-from hector.storage.mysql_guard import GuardedConnection, NoTlsError, UnsafeSignInError
+from hector.storage.mysql.guard import GuardedConnection, NoTlsError, UnsafeSignInError
+from hector.storage.server.connecting import Server, one_line, tls_error
 
 # The servers' numbers: mysqld_error.h, and MariaDB's own from 1900 to 1999 and from 4000.
 _FULL = frozenset(

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import asyncpg
 
 from hector.domain.errors import StoreOpenError
-from hector.storage.connecting import (
+from hector.storage.postgres.refusals import is_refused_by_rule, may_be_without_tls, why, why_not_set_up
+from hector.storage.server.connecting import (
     Server,
     check_texts,
     host_and_port,
@@ -19,10 +20,9 @@ from hector.storage.connecting import (
     notice_silence,
     uses_tls,
 )
-from hector.storage.postgres_refusals import is_refused_by_rule, may_be_without_tls, why, why_not_set_up
+from hector.storage.server.time_limits import idle_transaction_timeout, lock_timeout
+from hector.storage.server.tls import context
 from hector.storage.settings import ServerSettings
-from hector.storage.time_limits import idle_transaction_timeout, lock_timeout
-from hector.storage.tls import context
 
 _OLDEST = 13
 # A pooler keeps these two for each of its clients, and refuses others.

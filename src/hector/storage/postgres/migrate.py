@@ -19,7 +19,7 @@ from hector.storage.migrate import (
     check_may_change,
     told_while_waiting,
 )
-from hector.storage.schema import Surroundings, choose_schema, held_in, look_around
+from hector.storage.postgres.schema import Surroundings, choose_schema, held_in, look_around
 from hector.storage.settings import ServerSettings
 
 logger = logging.getLogger(__name__)

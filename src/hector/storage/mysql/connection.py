@@ -10,11 +10,11 @@ from asyncmy.connection import PreparedStatement
 from sqlalchemy.dialects.mysql import asyncmy as sqlalchemy_asyncmy
 
 from hector.domain.errors import StorageError, StoreUnavailableError, TooLargeError
-from hector.storage.mysql_connect import MySqlLink
-from hector.storage.mysql_connect import connect as open_link
-from hector.storage.mysql_migrate import upgrade_mysql
+from hector.storage.mysql.connect import MySqlLink
+from hector.storage.mysql.connect import connect as open_link
+from hector.storage.mysql.migrate import upgrade_mysql
 from hector.storage.operations import Language, Result, Step
-from hector.storage.server import GRACE, CollisionError, ConnectionLostError
+from hector.storage.server.driver import GRACE, CollisionError, ConnectionLostError
 from hector.storage.settings import ServerSettings
 
 _LANGUAGE = Language(sqlalchemy_asyncmy.dialect(paramstyle="qmark"))

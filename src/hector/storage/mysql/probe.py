@@ -8,9 +8,9 @@ from asyncmy import errors
 
 from hector.domain.errors import StoreUnreachableError
 from hector.storage.migrate import Found
-from hector.storage.mysql import close
-from hector.storage.mysql_connect import connect
-from hector.storage.mysql_migrate import check_privileges
+from hector.storage.mysql.connect import connect
+from hector.storage.mysql.connection import close
+from hector.storage.mysql.migrate import check_privileges
 from hector.storage.settings import ServerSettings
 
 _ABOUT = "SELECT @@innodb_flush_log_at_trx_commit, @@max_connections"

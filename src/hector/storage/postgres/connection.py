@@ -10,10 +10,10 @@ from sqlalchemy.dialects.postgresql import asyncpg as sqlalchemy_asyncpg
 
 from hector.domain.errors import StorageError, StoreUnavailableError
 from hector.storage.operations import Language, Result, Step
-from hector.storage.postgres_connect import PostgresLink
-from hector.storage.postgres_connect import connect as open_link
-from hector.storage.postgres_migrate import upgrade_postgres
-from hector.storage.server import GRACE, CollisionError, ConnectionLostError
+from hector.storage.postgres.connect import PostgresLink
+from hector.storage.postgres.connect import connect as open_link
+from hector.storage.postgres.migrate import upgrade_postgres
+from hector.storage.server.driver import GRACE, CollisionError, ConnectionLostError
 from hector.storage.settings import ServerSettings
 
 _BEGIN = {
