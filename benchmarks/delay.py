@@ -26,11 +26,15 @@ def main() -> None:
 
 
 def _pump(source: socket.socket, target: socket.socket, pause: float) -> None:
-    with contextlib.suppress(OSError), source, target:
+    with contextlib.suppress(OSError):
         while data := source.recv(1 << 20):
             if pause:
                 time.sleep(pause)  # noqa: TID251  # a thread, and what it is for
             target.sendall(data)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            # To close it would not do: the other thread waits for it to say something.
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def _end_with_parent() -> None:

@@ -72,6 +72,8 @@ class PostgresFloor:
                 password=db.password,
                 database=db.database,
                 ssl=False,
+                # As ours; planned for each call, it reads the more of a history the longer that is.
+                server_settings={"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"},
             )
             self._connections.append(connection)
             texts = [text.format(schema=schema) for text in (_PG_BEGIN, _PG_TAIL, _PG_END)]

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from hector.domain.errors import ServerFullError, StoreOpenError, StoreUnreachableError
+from hector.storage.opening import open_server
 from hector.storage.postgres import connect as postgres_connect
 from hector.storage.postgres.connect import PostgresLink, connect, session_settings
+from hector.storage.postgres.connection import PostgresConnection
+from hector.storage.server.driver import ServerDriver
 from hector.storage.settings import ServerSettings, SslMode, Tls
+from tests.contract.actor import Actor
 from tests.databases.impostors import (
     impostor,
     postgres_that_refuses,
@@ -63,6 +67,8 @@ async def test_a_link_has_our_settings(worker_postgres_db: Database) -> None:
 async def test_settings_that_are_not_the_statements_can_be_had(worker_postgres_db: Database) -> None:
     settings = worker_postgres_db.settings(options={"Work_Mem": "1MB"})
     assert session_settings(settings) == {
+        "plan_cache_mode": "force_generic_plan",
+        "enable_seqscan": "off",
         "default_transaction_isolation": "read committed",
         "idle_in_transaction_session_timeout": "10000",
         "lock_timeout": "20000",
@@ -349,3 +355,35 @@ async def test_an_option_that_cannot_be_set_is_told_behind_a_pooler(
 def test_what_must_follow_begin_is_one_statement() -> None:
     text = postgres_connect._set_all({"a.b": "it's", "c": "x; y"}, local=True)
     assert re.fullmatch(r"SELECT [^;]*'x; y', True\)", text)
+
+
+# --- statements
+
+
+async def test_a_statement_is_parsed_and_planned_once_and_reads_by_key(postgres_db: Database) -> None:
+    store = await open_server("postgres", postgres_db.settings(max_conns=1, max_idle=1))
+    tables = ", ".join(f'"{postgres_db.user}".{table}' for table in ("messages", "sessions", "turns"))
+    # The server is told that there is nothing in them, for which a scan of all would do.
+    await postgres_db.run(f"ANALYZE {tables}", admin=True)
+    one = await Actor(store).join()
+    for _ in range(20):
+        await one.turn()
+    driver = store._driver
+    assert isinstance(driver, ServerDriver)
+    connection = await driver.pool.acquire()
+    assert isinstance(connection, PostgresConnection)
+    ours = await connection._connection.fetch(
+        "SELECT name, statement, generic_plans, custom_plans, coalesce(array_length(parameter_types, 1), 0)"
+        " FROM pg_prepared_statements WHERE name LIKE 'hector%'"
+    )
+    often = [(name, text, count) for name, text, generic, _, count in ours if generic >= 20]
+    assert len(often) == 3, "begin, tail, end"
+    assert sum(custom for _, _, _, custom, _ in ours) == 0
+    for name, _, count in often:
+        arguments = ", ".join(["NULL"] * count)
+        plan = await connection._connection.fetch(f"EXPLAIN (COSTS OFF) EXECUTE {name}({arguments})")
+        steps = "\n".join(line for (line,) in plan)
+        assert "Seq Scan" not in steps
+        assert "Sort" not in steps
+    driver.pool.release(connection)
+    await store.close()

@@ -36,6 +36,13 @@ _FIXED = frozenset(
         "timezone",
     }
 )
+_PLANS = {
+    # Each statement has one good plan, by key, whoever asks. Planned for each call by what is known of one
+    # session, the end of a history was at times read by a scan and a sort of all of it.
+    "plan_cache_mode": "force_generic_plan",
+    # To a server that was told last that a table is empty, a scan is the best plan.
+    "enable_seqscan": "off",
+}
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 _FACTS = """
 SELECT pg_catalog.pg_backend_pid() AS pid,
@@ -86,6 +93,7 @@ def session_settings(settings: ServerSettings) -> Mapping[str, str]:
         if name.lower() in _FIXED:
             raise StoreOpenError(settings.store, f"options.{name}: hector sets this itself; remove it")
     return {
+        **_PLANS,
         "default_transaction_isolation": "read committed",
         "idle_in_transaction_session_timeout": _milliseconds(idle_transaction_timeout(settings)),
         "lock_timeout": _milliseconds(lock_timeout(settings)),

@@ -98,7 +98,10 @@ class PostgresConnection:
         if not self.autocommits:
             # Without a name it is gone with the next one.
             return await self._connection.prepare(text, name="", timeout=self._timeout)
-        statement = self._prepared[text] = await self._connection.prepare(text, timeout=self._timeout)
+        # With a name of ours: where asyncpg has no cache it gives none, and has it parsed again each time.
+        name = f"hector_{len(self._prepared)}"
+        statement = await self._connection.prepare(text, name=name, timeout=self._timeout)
+        self._prepared[text] = statement
         return statement
 
     async def _command(self, text: str) -> None:
