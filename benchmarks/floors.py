@@ -37,9 +37,10 @@ asked AS (
     tokens, created_at)
   SELECT $1, $2, $3, last_seq, $5, $6, 0, 1, $7, 80, {_PG_NOW} FROM leased)
 SELECT lease_epoch, last_seq FROM leased"""
-_PG_TAIL = f"""
-SELECT seq, turn_id, message_id, role, content, metadata, tokens, unanswered FROM {{schema}}.messages
-WHERE agent_id = $1 AND user_id = $2 AND session_id = $3 AND seq < $4 ORDER BY seq DESC LIMIT {WINDOW}"""
+_PG_TAIL = """
+SELECT seq, turn_id, message_id, role, content, metadata, tokens, unanswered FROM {schema}.messages
+WHERE agent_id = $1 AND user_id = $2 AND session_id = $3 AND seq > $4 AND seq < $5
+ORDER BY seq DESC LIMIT $6"""
 _PG_END = f"""
 WITH held AS (
   UPDATE {{schema}}.sessions SET last_seq = $7 + 1, lease_owner = NULL, lease_turn_id = NULL, updated_at = {_PG_NOW}
@@ -56,10 +57,10 @@ SELECT last_seq FROM held"""
 
 
 class PostgresFloor:
-    """Three prepared statements, each on the next free connection."""
+    """Three prepared statements, each on the connection that became free last."""
 
     def __init__(self) -> None:
-        self._free: asyncio.Queue[list[Any]] = asyncio.Queue()
+        self._free: asyncio.LifoQueue[list[Any]] = asyncio.LifoQueue()
         self._connections: list[asyncpg.Connection[Any]] = []
         self._owner = str(uuid.uuid4())
 
@@ -85,7 +86,7 @@ class PostgresFloor:
         statements = await self._free.get()
         begin, tail, _ = statements
         epoch, seq = (await begin.fetch(*key, self._owner, turn, uuid.uuid4().hex, CONTENT))[0]
-        await tail.fetch(*key, seq)
+        await tail.fetch(*key, 0, seq, WINDOW)
         self._free.put_nowait(statements)
         statements = await self._free.get()
         assert await statements[2].fetch(*key, self._owner, turn, epoch, seq, CONTENT)
@@ -116,10 +117,10 @@ async def _prepare(connection: Any, text: str) -> Any:
 
 
 class MariaDbFloor:
-    """Nine prepared statements and two commits, each transaction on the next free connection."""
+    """Nine prepared statements and two commits, each transaction on the connection that became free last."""
 
     def __init__(self) -> None:
-        self._free: asyncio.Queue[tuple[Any, list[Any]]] = asyncio.Queue()
+        self._free: asyncio.LifoQueue[tuple[Any, list[Any]]] = asyncio.LifoQueue()
         self._connections: list[Any] = []
         self._owner = str(uuid.uuid4())
 

@@ -171,12 +171,12 @@ class CountingDriver:
     def _count(self, make: MakeOperation[T]) -> Operation[T]:
         operation = make()
         try:
-            step = next(operation)
+            steps = next(operation)
             while True:
-                result: Result = yield step
-                self.statements += 1
-                self.rows += len(result.rows)
-                step = operation.send(result)
+                results: Sequence[Result] = yield steps
+                self.statements += len(steps)
+                self.rows += sum(len(result.rows) for result in results)
+                steps = operation.send(results)
         except StopIteration as stop:
             value: T = stop.value
             return value

@@ -356,6 +356,14 @@ async def test_mysql_gets_its_own_settings() -> None:
         assert name not in said.rpartition("SET SESSION")[2]
 
 
+@pytest.mark.parametrize(("more", "pipelines"), [({}, True), ({"aurora_version": "3.04.0"}, False)])
+async def test_aurora_is_asked_one_thing_at_a_time(more: dict[str, str], pipelines: bool) -> None:
+    async with impostor(mysql_with_variables(MYSQL | more)) as found:
+        link = await connect(somewhere(found.port))
+        link.connection.close()
+    assert link.pipelines == pipelines
+
+
 async def test_a_new_mariadb_calls_isolation_by_its_new_name() -> None:
     variables = MYSQL | {"version": "11.4.2-MariaDB-log"}
     async with impostor(mysql_with_variables(variables)) as found:

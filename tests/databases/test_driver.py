@@ -157,7 +157,7 @@ async def test_a_replica_that_stops_in_a_transaction_holds_nobody_up_and_knows_i
 async def _holding_the_session(driver: ServerDriver) -> Connection:
     connection: Connection = await driver.pool.acquire()
     await connection.begin("write")
-    await connection.run(Step(sql.LOCK_SESSION, key_parameters(KEY)))
+    await connection.run([Step(sql.LOCK_SESSION, key_parameters(KEY))])
     return connection
 
 
@@ -173,9 +173,10 @@ async def test_all_that_one_reading_operation_sees_is_of_one_moment(server_db: D
     connection: Connection = await driver.pool.acquire()
     await connection.begin("read")
     step = Step(sql.GET_SESSION, key_parameters(KEY))
-    before = (await connection.run(step)).rows
+    [before] = await connection.run([step])
     await one.turn("meanwhile")
-    assert [*map(tuple, (await connection.run(step)).rows)] == [*map(tuple, before)]
+    [again] = await connection.run([step])
+    assert [*map(tuple, again.rows)] == [*map(tuple, before.rows)]
     await connection.commit()
     driver.pool.release(connection)
     await store.close()
@@ -272,7 +273,7 @@ async def _keep(connection: Connection) -> None:
     """Use the transaction, or the server would end it."""
     while True:
         await asyncio.sleep(0.2)
-        await connection.run(Step(sql.LOCK_SESSION, key_parameters(KEY)))
+        await connection.run([Step(sql.LOCK_SESSION, key_parameters(KEY))])
 
 
 async def test_a_privilege_that_was_taken_away_is_named_and_not_tried_again(stage: Stage) -> None:

@@ -69,7 +69,7 @@ def without_begin() -> None:
     without_unique_keys("uq_messages_seq", "uq_messages_message_id")
 
     async def accept(self: store.SqlSessionStore, arrival: Arrival, limit: TailLimit) -> Accepted:
-        seen: list[Result] = []
+        seen: list[Sequence[Result]] = []
         # Not `read`: what is locked may only be read where it may be written.
         await self._driver.write(lambda: _reads_of(turns.accept(arrival, limit), seen))
         return await self._driver.write(lambda: _after(turns.accept(arrival, limit), seen))
@@ -77,26 +77,26 @@ def without_begin() -> None:
     store.SqlSessionStore.accept = accept  # type: ignore[method-assign]  # that is the sabotage
 
 
-def _reads_of(operation: Operation[T], seen: list[Result]) -> Operation[None]:
+def _reads_of(operation: Operation[T], seen: list[Sequence[Result]]) -> Operation[None]:
     """What the operation reads before it writes for the first time."""
     seen.clear()
     try:
-        step = next(operation)
-        while step.statement._statement.is_select:
-            seen.append((yield step))
-            step = operation.send(seen[-1])
+        steps = next(operation)
+        while all(step.statement._statement.is_select for step in steps):
+            seen.append((yield steps))
+            steps = operation.send(seen[-1])
     except StopIteration:
         return
 
 
-def _after(operation: Operation[T], seen: list[Result]) -> Operation[T]:
+def _after(operation: Operation[T], seen: list[Sequence[Result]]) -> Operation[T]:
     """The operation, believing what was seen before."""
     old = iter(seen)
     try:
-        step = next(operation)
+        steps = next(operation)
         while True:
             known = next(old, None)
-            step = operation.send(known if known is not None else (yield step))
+            steps = operation.send(known if known is not None else (yield steps))
     except StopIteration as stop:
         value: T = stop.value
         return value

@@ -1,8 +1,9 @@
 """The frame of the store's operations: generators without I/O.
 
-An operation yields `Step`s, is sent a `Result` for each, and returns its own result. It runs inside one
-transaction that its driver begins and, when the operation returns, commits; an exception that leaves it rolls
-everything back.
+An operation yields the `Step`s that come next, in their order, is sent a `Result` for each, and returns its
+own result. It runs inside one transaction that its driver begins and, when the operation returns, commits; an
+exception that leaves it rolls everything back. Steps that are yielded together may be one round trip; none
+may depend on the result of another, and if one fails, those after it may have been done.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -73,17 +74,41 @@ class Step(NamedTuple):
     parameters: Mapping[str, Any]
 
 
-Operation: TypeAlias = Generator[Step, Result, T]
+Operation: TypeAlias = Generator[Sequence[Step], Sequence[Result], T]
 MakeOperation: TypeAlias = Callable[[], Operation[T]]
 """Makes the operation anew, so that a driver can run it again."""
 
 
 def fetch(statement: Statement, parameters: Mapping[str, Any]) -> Operation[Sequence[Row]]:
-    return (yield Step(statement, parameters)).rows
+    ((rows, _),) = yield (Step(statement, parameters),)
+    return rows
 
 
 def execute(statement: Statement, parameters: Mapping[str, Any]) -> Operation[int]:
-    return (yield Step(statement, parameters)).changed
+    ((_, changed),) = yield (Step(statement, parameters),)
+    return changed
+
+
+def together(*operations: Operation[Any]) -> Operation[Sequence[Any]]:
+    """The results of operations that do not depend on one another, in as many rounds as the longest takes."""
+    values: list[Any] = [None] * len(operations)
+    asked: dict[int, Sequence[Step]] = {}
+
+    def go_on(number: int, results: Sequence[Result] | None) -> None:
+        operation = operations[number]
+        try:
+            asked[number] = next(operation) if results is None else operation.send(results)
+        except StopIteration as stop:
+            values[number] = stop.value
+            asked.pop(number, None)
+
+    for number in range(len(operations)):
+        go_on(number, None)
+    while asked:
+        results = iter((yield [step for steps in asked.values() for step in steps]))
+        for number, steps in list(asked.items()):
+            go_on(number, [next(results) for _ in steps])
+    return values
 
 
 class now(FunctionElement[Any]):  # noqa: N801  # reads like the other SQL functions

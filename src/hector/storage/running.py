@@ -8,7 +8,7 @@ from hector.domain.messages import ModelMessage, StoredMessage
 from hector.domain.turns import Lease, NewMessage, Outcome, Reason, Turn, TurnState
 from hector.storage import statements as sql
 from hector.storage.codec import storable
-from hector.storage.operations import Operation, execute, fetch
+from hector.storage.operations import Operation, execute, fetch, together
 from hector.storage.reading import (
     Parameters,
     TurnRow,
@@ -44,8 +44,7 @@ def end(lease: Lease, new: Sequence[NewMessage], outcome: Outcome) -> Operation[
     guard = guard_parameters(lease)
     if (yield from execute(sql.GUARDED_RELEASE, guard | {"new_seq": last})) != 1:
         return (yield from _ended_before(lease))
-    yield from insert_agent_messages(lease, new)
-    yield from _close(guard, [(lease.run_seq, last)], outcome)
+    yield from together(insert_agent_messages(lease, new), _close(guard, [(lease.run_seq, last)], outcome))
     if lease.resumed:
         yield from _mark_past_runs(lease, outcome)
         return (yield from must_read_turn(lease.key, lease.turn_id))

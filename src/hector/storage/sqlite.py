@@ -73,11 +73,13 @@ def connect(settings: SqliteSettings) -> sqlite3.Connection:
 def run(connection: sqlite3.Connection, operation: Operation[T]) -> T:
     """Drive an operation to its end, inside the transaction that the caller has begun."""
     try:
-        step = next(operation)
+        steps = next(operation)
         while True:
-            text, arguments = step.statement.bind(LANGUAGE, step.parameters)
-            cursor = connection.execute(text, arguments)
-            step = operation.send(Result(cursor.fetchall(), cursor.rowcount))
+            results = []
+            for statement, parameters in steps:
+                cursor = connection.execute(*statement.bind(LANGUAGE, parameters))
+                results.append(Result(cursor.fetchall(), cursor.rowcount))
+            steps = operation.send(results)
     except StopIteration as stop:
         value: T = stop.value
         return value

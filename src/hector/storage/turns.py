@@ -33,7 +33,7 @@ from hector.domain.turns import (
 )
 from hector.storage import statements as sql
 from hector.storage.codec import decode, encode, role_of
-from hector.storage.operations import Operation, execute, fetch
+from hector.storage.operations import Operation, execute, fetch, together
 from hector.storage.reading import (
     Parameters,
     TurnRow,
@@ -92,8 +92,7 @@ def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
     """
     key = arrival.key
     names = key_parameters(key)
-    row = yield from lock(names)
-    earlier = (yield from _find_earlier(names, arrival.message_id)) if row else None
+    row, earlier = yield from together(lock(names), _find_earlier(names, arrival.message_id))
     named = (yield from _named(arrival)) if arrival.resumes else None
     decision = admit(
         SessionFacts(row.lease_turn_id, row.waiting) if row else SessionFacts(None, 0),
@@ -237,16 +236,17 @@ def _supersede(key: SessionKey, turn_id: str) -> Operation[None]:
 def _begin(arrival: Arrival, row: SessionRow | None, retry: int, limit: TailLimit) -> Operation[Begun]:
     """A new turn, at once."""
     names = _leased(arrival.key, arrival.turn_id, arrival.replica_id, row)
-    if row:
-        yield from execute(sql.TAKE_LEASE, names | {"waiting": row.waiting})
-    else:
-        yield from insert_session(names, secrets.token_hex(16))
-    yield from execute(sql.INSERT_TURN, names | {"state": TurnState.WORKING.value})
     seq = names["seq"]
-    stored = yield from insert_user_message(names, arrival, retry, seq=seq)
+    # The first is a key of what follows.
+    _, _, stored, tail = yield from together(
+        execute(sql.TAKE_LEASE, names | {"waiting": row.waiting})
+        if row
+        else insert_session(names, secrets.token_hex(16)),
+        execute(sql.INSERT_TURN, names | {"state": TurnState.WORKING.value}),
+        insert_user_message(names, arrival, retry, seq=seq),
+        read_tail(names, before=seq, summarized=row.summarized if row else 0, limit=limit),
+    )
     lease = Lease(arrival.key, arrival.turn_id, arrival.replica_id, names["epoch"], 1, seq, seq)
-    summarized = row.summarized if row else 0
-    tail = yield from read_tail(names, before=seq, summarized=summarized, limit=limit)
     return Begun(lease, tail, (stored,), row is None, seq - 1)
 
 

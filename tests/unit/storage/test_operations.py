@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, insert, literal, select
 
 from hector.storage import statements
 from hector.storage.migrate import upgrade_sqlite
-from hector.storage.operations import Statement
+from hector.storage.operations import Operation, Result, Statement, Step, together
 from hector.storage.sqlite import LANGUAGE
 from hector.storage.tables import replicas, sessions
 
@@ -121,3 +121,29 @@ def test_the_newest_rows_are_found_without_sorting(name: str, database: sqlite3.
     text = _text(ALL[name])
     plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {text}", [1] * text.count("?"))]
     assert not [step for step in plan if "TEMP B-TREE" in step], plan
+
+
+def test_operations_go_on_together_and_each_is_sent_its_own_results() -> None:
+    statement = Statement(select(sessions.c.id))
+
+    def asks(name: str, *counts: int) -> Operation[list[int]]:
+        changed = []
+        for count in counts:
+            results = yield [Step(statement, {"of": name, "number": number}) for number in range(count)]
+            changed += [result.changed for result in results]
+        return changed
+
+    def whole() -> Operation[list[list[int]]]:
+        return list((yield from together(asks("a", 1, 1), asks("none"), asks("b", 2), asks("c", 1, 2, 1))))
+
+    operation, rounds, values = whole(), [], None
+    steps = next(operation)
+    try:
+        while True:
+            rounds.append(["{of}{number}".format(**step.parameters) for step in steps])
+            done = sum(map(len, rounds[:-1]))
+            steps = operation.send([Result((), done + number) for number in range(len(steps))])
+    except StopIteration as stop:
+        values = stop.value
+    assert rounds == [["a0", "b0", "b1", "c0"], ["a0", "c0", "c1"], ["c0"]]
+    assert values == [[0, 4], [], [1, 2], [3, 5, 6, 7]]

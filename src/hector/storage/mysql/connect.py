@@ -55,7 +55,8 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 # Unknown ones are left out of the answer, so both kinds of server can be asked.
 _FACTS = """
 SHOW SESSION VARIABLES WHERE Variable_name IN ('version', 'version_comment', 'max_allowed_packet',
-    'read_only', 'super_read_only', 'innodb_read_only', 'tx_read_only', 'transaction_read_only')
+    'read_only', 'super_read_only', 'innodb_read_only', 'tx_read_only', 'transaction_read_only',
+    'aurora_version')
 """
 _READ_ONLY_SERVER = ("read_only", "super_read_only", "innodb_read_only")
 _READ_ONLY_SESSION = ("tx_read_only", "transaction_read_only")
@@ -78,6 +79,8 @@ class MySqlLink:
     version: Version
     max_allowed_packet: int
     """Bytes that the server takes in one message."""
+    pipelines: bool
+    """It takes further statements before it has answered the first."""
 
 
 async def connect(settings: ServerSettings) -> MySqlLink:
@@ -177,6 +180,8 @@ def _link(connection: GuardedConnection, facts: Mapping[str, str], server: Serve
         is_mariadb="mariadb" in (told + facts.get("version_comment", "")).lower(),
         version=(int(found[1]), int(found[2]), int(found[3] or 0)),
         max_allowed_packet=int(facts["max_allowed_packet"]),
+        # Aurora may leave unread what came early; MariaDB's Connector/J knows better there, too.
+        pipelines="aurora_version" not in facts,
     )
 
 

@@ -13,6 +13,7 @@ from hector.domain.errors import StorageError, StoreUnavailableError, TooLargeEr
 from hector.storage.mysql.connect import MySqlLink
 from hector.storage.mysql.connect import connect as open_link
 from hector.storage.mysql.migrate import upgrade_mysql
+from hector.storage.mysql.pipeline import Call, execute_together
 from hector.storage.operations import Language, Result, Step
 from hector.storage.server.driver import GRACE, CollisionError, ConnectionLostError
 from hector.storage.settings import ServerSettings
@@ -109,15 +110,23 @@ class MySqlConnection:
             for command in _SNAPSHOT:
                 await self._command(command)
 
-    async def run(self, step: Step) -> Result:
-        text, arguments = step.statement.bind(_LANGUAGE, step.parameters)
-        self._check_size(arguments)
+    async def run(self, steps: Sequence[Step]) -> Sequence[Result]:
+        bound = [statement.bind(_LANGUAGE, parameters) for statement, parameters in steps]
+        for _, arguments in bound:
+            self._check_size(arguments)
         with self._translated():
-            statement = self._prepared.get(text)
-            if statement is None:
-                statement = self._prepared[text] = await self._connection.prepare(text)  # type: ignore[no-untyped-call]
-            result = await statement.execute(arguments)
-        return Result(result.rows or (), result.affected_rows)
+            calls = [Call(await self._prepare(text), arguments) for text, arguments in bound]
+            if self._link.pipelines:
+                results = await execute_together(self._connection, calls)
+            else:
+                results = [await statement.execute(arguments) for statement, arguments in calls]
+        return [Result(result.rows or (), result.affected_rows) for result in results]
+
+    async def _prepare(self, text: str) -> PreparedStatement:
+        statement = self._prepared.get(text)
+        if statement is None:
+            statement = self._prepared[text] = await self._connection.prepare(text)  # type: ignore[no-untyped-call]
+        return statement
 
     async def commit(self) -> None:
         try:

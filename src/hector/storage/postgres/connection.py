@@ -1,7 +1,7 @@
 """PostgreSQL: statements on one asyncpg connection, and its errors as ours."""
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import asyncpg
@@ -67,7 +67,10 @@ class PostgresConnection:
         self.in_transaction = True
         await self._command(f"{_BEGIN[kind]};{self._local}" if self._local else _BEGIN[kind])
 
-    async def run(self, step: Step) -> Result:
+    async def run(self, steps: Sequence[Step]) -> Sequence[Result]:
+        return [await self._run(step) for step in steps]
+
+    async def _run(self, step: Step) -> Result:
         text, arguments = step.statement.bind(self._language, step.parameters)
         with self._translated():
             statement = self._prepared.get(text)

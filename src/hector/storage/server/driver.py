@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -66,7 +66,7 @@ class Connection(Pooled, Protocol):
         """`read`: all statements see the database as it is at the first, and may not write."""
         ...
 
-    async def run(self, step: Step) -> Result: ...
+    async def run(self, steps: Sequence[Step]) -> Sequence[Result]: ...
 
     async def commit(self) -> None: ...
 
@@ -207,11 +207,11 @@ class ServerDriver:
             nonlocal committed
             operation = make()
             try:
-                step = next(operation)
+                steps = next(operation)
                 while True:
-                    result = yield step
+                    results = yield steps
                     committed = connection.autocommits
-                    step = operation.send(result)
+                    steps = operation.send(results)
             except StopIteration as stop:
                 value: T | None = stop.value
                 return value
@@ -291,9 +291,9 @@ async def _committed(connection: Connection, value: T) -> T:
 
 async def _drive(connection: Connection, operation: Operation[T]) -> T:
     try:
-        step = next(operation)
+        steps = next(operation)
         while True:
-            step = operation.send(await connection.run(step))
+            steps = operation.send(await connection.run(steps))
     except StopIteration as stop:
         value: T = stop.value
         return value
