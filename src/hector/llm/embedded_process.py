@@ -13,8 +13,9 @@ from typing import cast
 
 from hector.domain.errors import ModelUnavailableError
 from hector.llm import embedded_child
+from hector.llm.connection import Connection
 from hector.llm.embedded_child import Settings
-from hector.llm.provider import Connection, ProviderModel
+from hector.llm.provider import ProviderModel
 
 _CHILD = Path(embedded_child.__file__)
 _START_TIMEOUT = 120.0

@@ -8,7 +8,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.settings import ModelSettings
 
-from hector.llm.provider import SILENCE, Connection
+from hector.llm.connection import SILENCE, Connection
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to reach the server."""

@@ -1,30 +1,16 @@
 """Any provider's chat model, through pydantic-ai; the library is imported when a model is first needed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from hector.domain.errors import ModelError, ModelUnavailableError
 from hector.domain.models import ModelEvent, ModelRequest
+from hector.llm.connection import SILENCE, Connection
 from hector.llm.resolve import ModelChoice
 
-if TYPE_CHECKING:  # for the annotations only: importing pydantic-ai takes most of a second
-    import pydantic_ai.models
-
-SILENCE = 300.0
-"""Seconds that a provider may say nothing at all; models that think before they answer take minutes."""
 RETRY_PAUSES = (0.5, 2.0)
 """Seconds before the second and the third attempt at a call that failed before its first byte."""
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """A pydantic-ai model that is ready to be asked, and how to let go of it."""
-
-    model: "pydantic_ai.models.Model"
-    close: Callable[[], Awaitable[None]]
 
 
 class ProviderModel:

@@ -36,7 +36,8 @@ from hector.domain.messages import (
 )
 from hector.domain.models import ModelEvent, ModelReply, ModelRequest
 from hector.domain.tools import ToolSpec
-from hector.llm.provider import Connection, ProviderModel, openai_model
+from hector.llm.connection import Connection
+from hector.llm.provider import ProviderModel, openai_model
 from hector.llm.resolve import LlmEntry, ModelChoice, resolve
 from tests.fakes.openai_server import Behaviour, FakeOpenAI
 
