@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, assert_never
@@ -240,10 +240,10 @@ class _Suite:
         seconds = LEASE_TTL * rng.uniform(1.5, 3)
         match kind:
             case "cut connections":
-                _ = self._start(self._and_look(self._store.cut_connections(chosen.way)))
+                _ = self._start(self._and_look(self._start(self._store.cut_connections(chosen.way))))
                 return True
             case "lose answers":
-                losing = chosen.link.lose_answers(rng.uniform(0, _LONGEST_SILENCE))
+                losing = self._start(chosen.link.lose_answers(rng.uniform(0, _LONGEST_SILENCE)))
                 _ = self._start(self._and_look(losing))
                 return True
             case _ if self._outage and not self._outage.done():
@@ -306,7 +306,8 @@ class _Suite:
         self._changed.set()
         await self._look()
 
-    async def _and_look(self, work: Awaitable[None]) -> None:
+    async def _and_look(self, work: asyncio.Task[None]) -> None:
+        """A task, which ends by itself if this is cancelled before it begins."""
         await work
         self._changed.set()
         await self._look()
