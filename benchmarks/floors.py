@@ -52,7 +52,7 @@ answered AS (
   SELECT $1, $2, $3, last_seq, $5, 0, 2, $8, 80, {_PG_NOW} FROM held),
 ended AS (
   UPDATE {{schema}}.turns SET state = 'completed', last_seq = $7 + 1, replica_id = NULL, ended_at = {_PG_NOW}
-  FROM held WHERE agent_id = $1 AND user_id = $2 AND id = $5)
+  FROM held WHERE agent_id = $1 AND user_id = $2 AND session_id = $3 AND id = $5)
 SELECT last_seq FROM held"""
 
 
@@ -102,13 +102,13 @@ _MY_SESSION = "agent_id=? AND user_id=? AND id=?"
 _MY_NOW = "utc_timestamp(6)"
 _MY = (
     f"SELECT lease_owner, lease_turn_id, lease_epoch, last_seq, next_ticket, waiting, incarnation FROM sessions WHERE {_MY_SESSION} FOR UPDATE",
-    "SELECT m.turn_id, m.content, t.state FROM messages m JOIN turns t ON t.agent_id=m.agent_id AND t.user_id=m.user_id AND t.id=m.turn_id WHERE m.agent_id=? AND m.user_id=? AND m.session_id=? AND m.message_id=? ORDER BY m.retry DESC LIMIT 1",
+    "SELECT m.turn_id, m.content, t.state FROM messages m JOIN turns t ON t.agent_id=m.agent_id AND t.user_id=m.user_id AND t.session_id=m.session_id AND t.id=m.turn_id WHERE m.agent_id=? AND m.user_id=? AND m.session_id=? AND m.message_id=? ORDER BY m.retry DESC LIMIT 1",
     f"UPDATE sessions SET lease_owner=?, lease_turn_id=?, lease_epoch=?, last_seq=?, updated_at={_MY_NOW} WHERE {_MY_SESSION}",
     f"INSERT INTO turns (agent_id, user_id, id, session_id, state, retryable, attempt, epoch, superseded, first_seq, input_tokens, output_tokens, replica_id, created_at, started_at) VALUES (?,?,?,?,'working',0,1,?,0,?,0,0,?,{_MY_NOW},{_MY_NOW})",
     f"INSERT INTO messages (agent_id, user_id, session_id, seq, turn_id, message_id, retry, role, content, tokens, created_at) VALUES (?,?,?,?,?,?,0,?,?,?,{_MY_NOW})",
     f"SELECT seq, turn_id, message_id, role, content, metadata, tokens, unanswered FROM messages WHERE {_MY_KEY} AND seq>0 AND seq<? ORDER BY seq DESC LIMIT {WINDOW}",
     f"UPDATE sessions SET last_seq=?, lease_owner=NULL, lease_turn_id=NULL, updated_at={_MY_NOW} WHERE {_MY_SESSION} AND lease_owner=? AND lease_turn_id=? AND lease_epoch=? AND last_seq=?",
-    f"UPDATE turns SET state='completed', last_seq=?, replica_id=NULL, ended_at={_MY_NOW} WHERE agent_id=? AND user_id=? AND id=?",
+    f"UPDATE turns SET state='completed', last_seq=?, replica_id=NULL, ended_at={_MY_NOW} WHERE {_MY_KEY} AND id=?",
 )
 
 
@@ -157,7 +157,7 @@ class MariaDbFloor:
         lock, seen, lease, insert_turn, insert_message, tail, release, done = statements
         await release.execute((seq + 1, *key, self._owner, turn, epoch, seq))
         await insert_message.execute((*key, seq + 1, turn, None, 2, CONTENT, 80))
-        await done.execute((seq + 1, "a", "u", turn))
+        await done.execute((seq + 1, *key, turn))
         await connection.commit()
         self._free.put_nowait((connection, statements))
 

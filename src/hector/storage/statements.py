@@ -64,6 +64,11 @@ def _turn_is() -> ColumnElement[bool]:
     return and_(T.agent_id == bind("agent"), T.user_id == bind("user"), T.id == bind("turn"))
 
 
+def _turn_of_session() -> ColumnElement[bool]:
+    """By the columns of both indexes: PostgreSQL, told of few rows, takes either."""
+    return and_(_in_session(turns), T.id == bind("turn"))
+
+
 def _big(name: str) -> Any:
     return bind(name, type_=BigInteger)
 
@@ -219,7 +224,9 @@ INSERT_AGENT_MESSAGE = Statement(
         created_at=now(),
     )
 )
-_with_turn = and_(T.agent_id == M.agent_id, T.user_id == M.user_id, T.id == M.turn_id)
+_with_turn = and_(
+    T.agent_id == M.agent_id, T.user_id == M.user_id, T.session_id == M.session_id, T.id == M.turn_id
+)
 FIND_MESSAGE = Statement(
     select(
         M.turn_id,
@@ -351,7 +358,7 @@ INSERT_TURN = Statement(
 INSERT_WAITING_TURN = Statement(insert(turns).inline().values(**_NEW_TURN))
 START_TURN = Statement(
     update(turns)
-    .where(_turn_is())
+    .where(_turn_of_session())
     .values(
         state=bind("state"),
         reason=null(),
@@ -376,8 +383,8 @@ ENDED: dict[str, Any] = {
     "replica_id": null(),
     "ended_at": now(),
 }
-END_TURN = Statement(update(turns).where(_turn_is()).values(**ENDED))
-SUPERSEDE_TURN = Statement(update(turns).where(_turn_is()).values(superseded=true()))
+END_TURN = Statement(update(turns).where(_turn_of_session()).values(**ENDED))
+SUPERSEDE_TURN = Statement(update(turns).where(_turn_of_session()).values(superseded=true()))
 TURN_COLUMNS = (
     T.id,
     T.agent_id,
