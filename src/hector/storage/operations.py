@@ -94,7 +94,7 @@ def together(*operations: Operation[Any]) -> Operation[Sequence[Any]]:
     values: list[Any] = [None] * len(operations)
     asked: dict[int, Sequence[Step]] = {}
 
-    def go_on(number: int, results: Sequence[Result] | None) -> None:
+    def go_on(number: int, results: "Sequence[Result] | None") -> None:
         operation = operations[number]
         try:
             asked[number] = next(operation) if results is None else operation.send(results)
@@ -142,7 +142,7 @@ def remembering(operation: Callable[[T | None], Operation[T]]) -> MakeOperation[
     """
     before: T | None = None
 
-    def make() -> Operation[T]:
+    def make() -> "Operation[T]":  # in quotes, or it is built for each call
         nonlocal before
         before = yield from operation(before)
         return before

@@ -203,7 +203,7 @@ class ServerDriver:
         # The first statement commits itself. What follows it is not to hide that.
         committed = False
 
-        def noted() -> Operation[T | None]:
+        def noted() -> "Operation[T | None]":  # in quotes, or it is built for each call
             nonlocal committed
             operation = make()
             try:
