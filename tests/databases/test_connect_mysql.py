@@ -356,6 +356,16 @@ async def test_mysql_gets_its_own_settings() -> None:
         assert name not in said.rpartition("SET SESSION")[2]
 
 
+@pytest.mark.parametrize(("statement", "lock"), [(1, 1), (2, 1), (9, 7), (30, 20)])
+async def test_a_wait_for_a_lock_is_shorter_than_a_statement_in_whole_seconds(
+    statement: float, lock: int
+) -> None:
+    async with impostor(mysql_with_variables(MYSQL)) as found:
+        link = await connect(somewhere(found.port, statement_timeout=statement))
+        link.connection.close()
+    assert f"innodb_lock_wait_timeout = {lock}," in found.heard.decode(errors="replace")
+
+
 @pytest.mark.parametrize(("more", "pipelines"), [({}, True), ({"aurora_version": "3.04.0"}, False)])
 async def test_aurora_is_asked_one_thing_at_a_time(more: dict[str, str], pipelines: bool) -> None:
     async with impostor(mysql_with_variables(MYSQL | more)) as found:

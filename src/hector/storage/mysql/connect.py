@@ -1,6 +1,7 @@
 """A connection to MySQL or MariaDB that is ready for use, or the reason why there is none."""
 
 import asyncio
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -207,7 +208,8 @@ def _first_on(names: tuple[str, ...], facts: Mapping[str, str]) -> str | None:
 
 
 def _session_settings(link: MySqlLink, settings: ServerSettings) -> str:
-    lock = max(1, round(lock_timeout(settings)))
+    # Whole seconds; never up, so that it ends before the statement does.
+    lock = max(1, math.floor(lock_timeout(settings)))
     kind = _mariadb_session(link.version, settings) if link.is_mariadb else _mysql_session(settings)
     values: dict[str, Any] = {
         # Named again, as servers can be told to pass over what a client says at the handshake.
