@@ -51,7 +51,7 @@ missing_servers() {
   # Debian keeps PostgreSQL's programs out of the path. MariaDB's packages with -core have no daemon to start.
   compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || echo postgresql
   { command -v mariadbd && command -v mariadb-install-db; } >/dev/null || echo mariadb-server-core
-  command -v my_print_defaults >/dev/null || echo mariadb-client-core
+  { command -v my_print_defaults && command -v mysqladmin; } >/dev/null || echo mariadb-client
   command -v pgbouncer >/dev/null || echo pgbouncer
 }
 

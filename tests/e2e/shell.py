@@ -57,6 +57,9 @@ def bash(
     }
     if 5432 in ports:
         environ = {**(environ or {}), "PGPORT": str(ports[5432])}
+        for_port = Path(environ["PGHOST"], f".s.PGSQL.{ports[5432]}")
+        if not for_port.is_symlink():
+            for_port.symlink_to(servers[5432])
     return subprocess.run(
         [*(prefix or ()), sys.executable, "-m", "tests.e2e.sandbox"],
         input=json.dumps(task),

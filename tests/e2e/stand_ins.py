@@ -15,6 +15,8 @@ from pathlib import Path
 def curl() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("-s", action="store_true")
+    parser.add_argument("-f", action="store_true")
+    parser.add_argument("-o")
     parser.add_argument("-X", default="GET")
     parser.add_argument("-H", action="append", default=[])
     parser.add_argument("-d", default="")
@@ -24,13 +26,19 @@ def curl() -> int:
     request = urllib.request.Request(asked.url, asked.d.encode(), headers, method=asked.X)
     try:
         with urllib.request.urlopen(request) as answer:
-            sys.stdout.buffer.write(answer.read())
+            body = answer.read()
     except urllib.error.HTTPError as error:
         with error:
-            sys.stdout.buffer.write(error.read())
+            body = error.read()
+        if asked.f:
+            return 22
     except urllib.error.URLError as error:
         print(f"curl: {error.reason}", file=sys.stderr)
         return 7
+    if asked.o:
+        Path(asked.o).write_bytes(body)
+    else:
+        sys.stdout.buffer.write(body)
     return 0
 
 

@@ -8,7 +8,7 @@ from tests.servers.instance import Instance, as_options
 from tests.servers.options import ADMIN, CERT_USER
 from tests.servers.process import LISTEN_ON, ServerProcess, find_program, run_to_end
 
-_PACKAGES = "mariadb-server-core mariadb-client-core"
+_PACKAGES = "mariadb-server-core mariadb-client"
 
 
 class MariaDbInstance(Instance):
