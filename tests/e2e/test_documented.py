@@ -114,8 +114,6 @@ def test_the_verification_script_verifies(folder: Path) -> None:
     ended = bash(
         folder,
         r"""#!/bin/bash
-# Until the server is ready; the next one waits by itself for the port.
-sleep() { [ $1 = 2 ] || until curl -sfo ready http://localhost:8091/ready; do :; done; }
 
 # 1. Start server
 ./hector serve --config config.yaml --port 8090 &
