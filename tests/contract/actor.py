@@ -31,6 +31,7 @@ from hector.domain.turns import (
     Outcome,
     Queued,
     Reason,
+    Recovery,
     Turn,
     TurnState,
 )
@@ -46,6 +47,8 @@ WINDOW = TailLimit(20)
 COMPLETED = Outcome(TurnState.COMPLETED)
 FAILED = Outcome(TurnState.FAILED, Reason.INTERNAL, "it broke")
 PAUSED = Outcome(TurnState.INPUT_REQUIRED)
+
+RESUME, GIVE_UP = Recovery("resume", 3), Recovery("fail", 3)
 
 
 @dataclass
@@ -101,8 +104,16 @@ class Actor:
     async def fail(self, begun: Begun, reason: str = Reason.INTERNAL) -> Turn:
         return await self.store.end(begun.lease, [], replace(FAILED, reason=reason))
 
-    async def take(self, key: SessionKey = KEY, limit: TailLimit = WINDOW) -> Begun | None:
-        return await self.store.take(key, self.id, limit)
+    async def take(
+        self, key: SessionKey = KEY, limit: TailLimit = WINDOW, recovery: Recovery = RESUME
+    ) -> Begun | None:
+        return (await self.store.take(key, self.id, limit, recovery)).begun
+
+    async def end_orphan(self, key: SessionKey = KEY) -> str | None:
+        """The id of the turn that was ended."""
+        taken = await self.store.take(key, self.id, WINDOW, GIVE_UP)
+        assert taken.begun is None
+        return taken.ended
 
     async def must_take(self, key: SessionKey = KEY) -> Begun:
         begun = await self.take(key)

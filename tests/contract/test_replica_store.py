@@ -65,7 +65,7 @@ async def test_open_turns_are_what_a_replica_runs_and_what_waits_for_it(
     await one.pause(taken)
     assert list(await store.open_turns(one.id)) == []
     await two.die()
-    await store.end_orphan(OpenTurn(other, theirs.lease.turn_id, working=True), one.id)
+    assert await one.end_orphan(other) == theirs.lease.turn_id
     assert list(await store.open_turns(two.id)) == []
 
 

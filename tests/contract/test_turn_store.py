@@ -20,7 +20,6 @@ from hector.domain.errors import (
 from hector.domain.ids import SessionKey
 from hector.domain.memory import TailLimit
 from hector.domain.messages import Data, File, ModelMessage, Text, ToolMessage, ToolResult, Usage, UserMessage
-from hector.domain.replicas import OpenTurn
 from hector.domain.turns import (
     Begun,
     Joined,
@@ -670,7 +669,7 @@ async def test_a_zombie_cannot_write_once_its_turn_was_ended_by_others(
 ) -> None:
     begun = await one.begin()
     await one.die()
-    assert await store.end_orphan(OpenTurn(KEY, begun.lease.turn_id, working=True), "nobody")
+    assert await two.end_orphan()
     await _refused(store, begun, write)
     await two.begin("next")
     await _refused(store, begun, write)
@@ -973,98 +972,6 @@ async def test_a_turn_is_not_canceled_through_another_session(store: SqlSessionS
     await one.turn(key=other)
     paused = await one.pause(await one.begin())
     assert await store.cancel(other, paused.id) is None
-
-
-# --- what a dead replica leaves
-
-
-async def test_a_turn_whose_replica_is_dead_is_ended_once(
-    store: SqlSessionStore, one: Actor, two: Actor
-) -> None:
-    begun = await one.begin("hello", "m1")
-    orphan = OpenTurn(KEY, begun.lease.turn_id, working=True)
-    assert list(await store.orphans()) == []
-    assert not await store.end_orphan(orphan, "nobody"), "its replica lives"
-    await one.die()
-    assert list(await store.orphans()) == [orphan]
-    assert await store.end_orphan(orphan, "nobody")
-    assert not await store.end_orphan(orphan, "nobody")
-    assert list(await store.orphans()) == []
-    turn = await store.turn("a", "u", begun.lease.turn_id)
-    assert turn
-    assert (turn.state, turn.reason, turn.retryable) == (TurnState.FAILED, Reason.CRASHED, True)
-    assert await history(store) == [(1, "hello", Reason.CRASHED)]
-    again = await two.begin("hello", "m1")
-    assert again.lease.epoch > begun.lease.epoch + 1
-    await two.answer(again)
-
-
-@pytest.mark.parametrize(("idempotent", "reason"), [(True, Reason.CRASHED), (False, Reason.TOOL_UNKNOWN)])
-async def test_an_orphan_that_called_a_tool_is_not_asked_again(
-    store: SqlSessionStore, one: Actor, two: Actor, idempotent: bool, reason: str
-) -> None:
-    begun = await one.begin("pay", "m1")
-    lease = await store.append(begun.lease, [call("pay", idempotent=idempotent)])
-    await store.append(lease, [NewMessage(ToolMessage(ToolResult("1", "pay", "paid")))])
-    await one.die()
-    assert await store.end_orphan(OpenTurn(KEY, lease.turn_id, working=True), "nobody")
-    turn = await store.turn("a", "u", lease.turn_id)
-    assert turn
-    assert (turn.reason, turn.retryable) == (reason, idempotent)
-    assert ("pay" in (turn.error or "")) == (not idempotent)
-    assert [mark for _, _, mark in await history(store)] == [reason] * 3
-    again = await two.send("pay", "m1")
-    assert isinstance(again, Begun if idempotent else Repeated)
-
-
-async def test_an_orphan_of_a_resumed_turn_is_marked_in_all_its_runs(
-    store: SqlSessionStore, one: Actor, two: Actor
-) -> None:
-    paused = await two.pause(await two.begin("order"))
-    await two.turn("between")
-    await one.begin("red", resumes=paused.id)
-    await one.die()
-    assert await store.end_orphan(OpenTurn(KEY, paused.id, working=True), "nobody")
-    assert [mark for _, _, mark in await history(store)] == [
-        Reason.CRASHED,
-        Reason.CRASHED,
-        None,
-        None,
-        Reason.CRASHED,
-    ]
-
-
-async def test_a_message_that_waits_for_a_dead_replica_is_taken_by_another(
-    store: SqlSessionStore, one: Actor, two: Actor
-) -> None:
-    running = await one.begin("first")
-    waiting = await one.wait("second")
-    await one.die()
-    assert set(await store.orphans()) == {
-        OpenTurn(KEY, running.lease.turn_id, working=True),
-        OpenTurn(KEY, waiting.turn_id, working=False),
-    }
-    assert await two.take() is None, "the orphan comes first, in its place"
-    assert await store.end_orphan(OpenTurn(KEY, running.lease.turn_id, working=True), "nobody")
-    begun = await two.must_take()
-    assert (begun.lease.turn_id, begun.lease.owner) == (waiting.turn_id, two.id)
-    assert list(await store.orphans()) == []
-    await two.answer(begun)
-
-
-async def test_a_waiting_orphan_is_not_ended(store: SqlSessionStore, one: Actor) -> None:
-    running = await one.begin("first")
-    waiting = await one.wait("second")
-    await one.answer(running)
-    await one.die()
-    assert not await store.end_orphan(OpenTurn(KEY, waiting.turn_id, working=True), "nobody")
-
-
-async def test_a_paused_turn_has_no_replica(store: SqlSessionStore, one: Actor, two: Actor) -> None:
-    paused = await one.pause(await one.begin("order"))
-    await one.die()
-    assert list(await store.orphans()) == []
-    assert (await two.begin("red", resumes=paused.id)).lease.owner == two.id
 
 
 # --- cost

@@ -174,9 +174,28 @@ Accepted: TypeAlias = Begun | Queued | Joined | Repeated
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """What going on with a session led to."""
+
+    begun: Begun | None = None
+    """A turn that is this replica's to run now."""
+    ended: str | None = None
+    """The id of a turn that nobody ran, and that was ended in place of its replica."""
+
+
+@dataclass(frozen=True, slots=True)
 class NewMessage:
     message: Message
     tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What an agent wants for turns whose replica died."""
+
+    on_crash: Literal["resume", "fail"] = "resume"
+    max_attempts: int = 3
+    """How often one turn is run before it is given up; one that was handed over may be run once more."""
 
 
 class TurnStore(Protocol):
@@ -193,11 +212,25 @@ class TurnStore(Protocol):
         """
         ...
 
-    async def take(self, key: SessionKey, replica_id: str, limit: TailLimit) -> Begun | None:
-        """Begin the waiting turn with the lowest ticket, if its session is free and it is ours or nobody's.
+    async def take(
+        self,
+        key: SessionKey,
+        replica_id: str,
+        limit: TailLimit,
+        recovery: Recovery,
+        leaked: str | None = None,
+    ) -> Taken:
+        """Go on with a session whose turn nobody runs, or that is free.
 
-        A waiting message that named a turn which is no longer paused is refused on the way.
+        A turn whose replica is dead or handed it over comes first: it is run on, or ended. Then the waiting
+        turn with the lowest ticket begins, if it is ours or nobody's. A waiting message that named a turn
+        which is no longer paused is refused on the way. `leaked` is a turn that is this replica's by the
+        store, and run by nobody as the caller knows.
         """
+        ...
+
+    async def hand_over(self, lease: Lease) -> None:
+        """Leave a running turn to whoever comes first. Raises `LeaseLostError`."""
         ...
 
     async def append(self, lease: Lease, messages: Sequence[NewMessage]) -> Lease:
@@ -237,3 +270,6 @@ class TurnSettings:
     max_waiting: int = 100
     max_steps: int = 20
     """Model calls in one turn."""
+    recovery: Recovery = Recovery()
+    event_retention: float = 300.0
+    """Seconds after its end for which streams of a turn can go on where they were broken off."""

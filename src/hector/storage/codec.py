@@ -61,8 +61,8 @@ def role_of(message: Message) -> int:
 def encode(message: Message) -> tuple[str, Mapping[str, bytes]]:
     """The content, and the files that are stored apart, by their sha256 in hex."""
     files: dict[str, bytes] = {}
-    parts = [_encode_part(part, files) for part in message.parts]
-    return _json(parts), files
+    parts = [encode_part(part, files) for part in message.parts]
+    return to_json(parts), files
 
 
 def decode(
@@ -71,7 +71,7 @@ def decode(
     """The message; a file that is not among `files` keeps its sha256 in place of its bytes."""
     # A session's tail is decoded at each turn: without the search for white space this takes half the time.
     stored, _ = _PARSER.raw_decode(content)
-    parts = tuple([_decode_part(part, files or {}) for part in stored])
+    parts = tuple([decode_part(part, files or {}) for part in stored])
     match role:
         case 1:
             return UserMessage(cast("tuple[UserPart, ...]", parts), decode_metadata(metadata))
@@ -91,7 +91,7 @@ def file_references(content: str) -> list[str]:
 
 
 def encode_metadata(metadata: Metadata | None) -> str | None:
-    return _json(dict(metadata)) if metadata else None
+    return to_json(dict(metadata)) if metadata else None
 
 
 def decode_metadata(text: str | None) -> Metadata | None:
@@ -103,7 +103,8 @@ def storable(text: str) -> str:
     return _HALF_PAIR.sub("\ufffd", text.replace("\0", "\ufffd"))
 
 
-def _json(value: object) -> str:
+def to_json(value: object) -> str:
+    """As it is stored everywhere: not ASCII-escaped, but for what is no Unicode text."""
     text = _JSON.encode(value)
     if text.isascii():
         return text
@@ -111,7 +112,7 @@ def _json(value: object) -> str:
     return _HALF_PAIR.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
-def _encode_part(part: Part, files: dict[str, bytes]) -> dict[str, Any]:
+def encode_part(part: Part, files: dict[str, bytes]) -> dict[str, Any]:
     match part:
         case Text(text, metadata):
             return _compact({"text": text}, metadata=metadata)
@@ -142,7 +143,7 @@ def _encode_file(file: File, files: dict[str, bytes]) -> dict[str, Any]:
     return described | {"sha256": digest, "size": len(file.data)}
 
 
-def _decode_part(part: dict[str, Any], files: Mapping[str, bytes]) -> Part:
+def decode_part(part: dict[str, Any], files: Mapping[str, bytes]) -> Part:
     match part:
         case {"text": text}:
             return Text(text, part.get("metadata"))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hector.domain.errors import LeaseLostError
 from hector.domain.ids import SessionKey
-from hector.domain.messages import ModelMessage, StoredMessage
+from hector.domain.messages import StoredMessage
 from hector.domain.turns import Lease, NewMessage, Outcome, Reason, Turn, TurnState
 from hector.storage import statements as sql
 from hector.storage.codec import storable
@@ -17,7 +17,7 @@ from hector.storage.reading import (
     read_runs,
     turn_row,
 )
-from hector.storage.rows import SessionRow, insert_agent_messages, is_alive, is_held, leave_queue, lock, mark
+from hector.storage.rows import SessionRow, insert_agent_messages, is_held, leave_queue, lock, mark
 
 _CANCELED = Outcome(TurnState.CANCELED, Reason.CANCELED, "canceled by its user")
 _MOST_TOKENS = 2**53
@@ -105,7 +105,7 @@ def cancel(key: SessionKey, turn_id: str, before: Turn | None = None) -> Operati
         (waiting,) = yield from read_runs(turn, (), with_waiting=True, with_files=False)
         return (yield from withdraw(key, turn_id, waiting.message_id or "", Reason.CANCELED))
     if state is TurnState.WORKING:
-        yield from _take_away(names, row, turn, _CANCELED)
+        yield from take_away(names, row, turn, _CANCELED)
     elif state.paused:
         yield from _close(names | {"epoch": turn.epoch}, turn.runs, _CANCELED)
     else:
@@ -113,28 +113,15 @@ def cancel(key: SessionKey, turn_id: str, before: Turn | None = None) -> Operati
     return (yield from must_read_turn(key, turn_id))
 
 
-def end_orphan(key: SessionKey, turn_id: str, replica_id: str) -> Operation[bool]:
-    """End a turn that neither a living replica nor `replica_id`, which asks, runs; False if there is none."""
-    names = key_parameters(key) | {"turn": turn_id}
-    row = yield from lock(names)
-    if row is None or row.lease_turn_id != turn_id:
-        return False
-    if row.lease_owner != replica_id and (yield from is_alive(row.lease_owner)):
-        return False
-    turn = yield from turn_row(key.agent_id, key.user_id, turn_id)
-    assert turn, "a turn that holds a lease exists"
-    try:
-        outcome = _crashed((yield from read_runs(turn, turn.runs, with_files=False)))
-    except (ValueError, KeyError, TypeError):
-        # Somebody wrote into the table by hand: who cannot read what was called must fear the worst.
-        outcome = Outcome(
-            TurnState.FAILED, Reason.TOOL_UNKNOWN, "the server stopped, and what it stored is damaged"
-        )
-    yield from _take_away(names, row, turn, outcome)
-    return True
+def hand_over(lease: Lease) -> Operation[None]:
+    """Leave a running turn to whoever comes first."""
+    guard = guard_parameters(lease)
+    if (yield from execute(sql.GUARDED_HAND_OVER, guard)) != 1:
+        raise LeaseLostError(lease.turn_id)
+    yield from execute(sql.LEAVE_TURN, guard)
 
 
-def _take_away(names: Parameters, row: SessionRow, turn: TurnRow, outcome: Outcome) -> Operation[None]:
+def take_away(names: Parameters, row: SessionRow, turn: TurnRow, outcome: Outcome) -> Operation[None]:
     """End a running turn in place of its replica."""
     assert turn.first_seq is not None, "a turn that holds a lease has begun"
     yield from execute(sql.BREAK_LEASE, names)
@@ -163,20 +150,6 @@ def _ended_before(lease: Lease) -> Operation[Turn]:
     if row is None or row.epoch != lease.epoch or row.state == TurnState.WORKING:
         raise LeaseLostError(lease.turn_id)
     return (yield from must_read_turn(lease.key, lease.turn_id))
-
-
-def _crashed(messages: Sequence[StoredMessage]) -> Outcome:
-    """How an orphan ends: asking again must not run a tool twice that may have had its effect."""
-    asked = (stored.message for stored in messages if isinstance(stored.message, ModelMessage))
-    unsafe = sorted({call.name for message in asked for call in message.calls if not call.idempotent})
-    if unsafe:
-        error = (
-            f"the server stopped after it had called {', '.join(unsafe)}, which may have had its effect;"
-            " look before you ask again under a new message id"
-        )
-        return Outcome(TurnState.FAILED, Reason.TOOL_UNKNOWN, error)
-    error = "the server stopped before the answer was complete; send the message again"
-    return Outcome(TurnState.FAILED, Reason.CRASHED, error, retryable=True)
 
 
 def _close(names: Parameters, runs: Sequence[tuple[int, int]], outcome: Outcome) -> Operation[None]:

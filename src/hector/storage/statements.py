@@ -41,7 +41,7 @@ from hector.storage.tables import (
     turns,
 )
 
-S, M, T, R = sessions.c, messages.c, turns.c, replicas.c
+S, M, T, R, E = sessions.c, messages.c, turns.c, replicas.c, turn_events.c
 _ZERO: ColumnElement[int] = literal_column("0", Integer)
 _ONE: ColumnElement[int] = literal_column("1", Integer)
 _EMPTY_OBJECT: ColumnElement[str] = literal_column("'{}'", Text)
@@ -145,6 +145,16 @@ GUARDED_RELEASE = Statement(
     update(sessions)
     .where(_guard)
     .values(last_seq=_big("new_seq"), lease_owner=null(), lease_turn_id=null(), updated_at=now())
+)
+GUARDED_HAND_OVER = Statement(
+    update(sessions)
+    .where(_guard)
+    .values(lease_owner=null(), lease_epoch=S.lease_epoch + _ONE, updated_at=now())
+)
+TAKE_OVER_LEASE = Statement(
+    update(sessions)
+    .where(_session_is(), S.lease_turn_id == bind("turn"))
+    .values(lease_owner=bind("replica"), lease_epoch=_big("epoch"), updated_at=now())
 )
 BREAK_LEASE = Statement(
     update(sessions)
@@ -362,6 +372,7 @@ START_TURN = Statement(
     .values(
         state=bind("state"),
         reason=null(),
+        attempt=bind("attempt", type_=Integer),
         epoch=_big("epoch"),
         first_seq=_big("seq"),
         last_seq=null(),
@@ -371,6 +382,14 @@ START_TURN = Statement(
         ended_at=null(),
     )
 )
+RUN_TURN_AGAIN = Statement(
+    update(turns)
+    .where(_turn_of_session())
+    .values(attempt=T.attempt + _ONE, epoch=_big("epoch"), replica_id=bind("replica"))
+)
+_HANDED_OVER: ColumnElement[str] = literal_column("'handed over'", Text)
+"""In place of a replica's id, which it never is: so the turn is found as one that nobody runs."""
+LEAVE_TURN = Statement(update(turns).where(_turn_of_session()).values(replica_id=_HANDED_OVER))
 ENDED: dict[str, Any] = {
     "state": bind("state"),
     "reason": bind("reason"),
@@ -407,6 +426,45 @@ TURN_COLUMNS = (
     T.earlier_runs,
 )
 GET_TURN = Statement(select(*TURN_COLUMNS).where(_turn_is()))
+
+TURN_PROGRESS = Statement(select(T.session_id, T.state, T.attempt).where(_turn_is()))
+
+# --- events
+
+_events_of_attempt = and_(
+    E.agent_id == bind("agent"),
+    E.user_id == bind("user"),
+    E.turn_id == bind("turn"),
+    E.attempt == bind("attempt", type_=Integer),
+)
+LAST_EVENT = Statement(select(func.max(E.last_number)).where(_events_of_attempt))
+EVENTS_AFTER = Statement(
+    select(E.first_number, E.content)
+    .where(_events_of_attempt, E.last_number > _big("number"))
+    .order_by(E.first_number)
+)
+INSERT_EVENTS = Statement(
+    insert(turn_events)
+    .inline()
+    .values(
+        **_KEY,
+        turn_id=bind("turn"),
+        attempt=bind("attempt", type_=Integer),
+        first_number=_big("first_number"),
+        last_number=_big("last_number"),
+        content=bind("content"),
+        created_at=now(),
+    )
+)
+_turn_of_event = and_(T.agent_id == E.agent_id, T.user_id == E.user_id, T.id == E.turn_id)
+FORGET_EVENTS = Statement(
+    delete(turn_events).where(
+        E.agent_id == bind("agent"),
+        E.created_at < bind("before"),
+        ~exists(select(T.id).where(_turn_of_event, or_(T.ended_at.is_(None), T.ended_at >= bind("before")))),
+    )
+)
+DATABASE_TIME = Statement(select(now()))
 
 # --- summaries and files
 

@@ -1,6 +1,5 @@
-"""The operations that begin a turn: accept and take."""
+"""The operation that takes a message: accept."""
 
-import json
 import secrets
 from typing import NamedTuple, assert_never
 
@@ -32,6 +31,7 @@ from hector.domain.turns import (
     TurnState,
 )
 from hector.storage import statements as sql
+from hector.storage.beginning import begun, leased, locked, start_turn
 from hector.storage.codec import decode, encode, role_of
 from hector.storage.operations import Operation, execute, fetch, together
 from hector.storage.reading import (
@@ -48,21 +48,9 @@ from hector.storage.rows import (
     SessionRow,
     insert_session,
     insert_user_message,
-    is_alive,
-    is_held,
-    leave_queue,
     lock,
     mark,
 )
-
-
-class _Waiting(NamedTuple):
-    """What `sql.FIRST_WAITING` reads."""
-
-    turn_id: str
-    message_id: str
-    replica_id: str | None
-    state: str
 
 
 class _Earlier(NamedTuple):
@@ -126,34 +114,6 @@ def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
             assert_never(decision)
 
 
-def take(
-    key: SessionKey, replica_id: str, limit: TailLimit, before: Begun | None = None
-) -> Operation[Begun | None]:
-    """Begin the waiting turn with the lowest ticket, if it is this replica's, or nobody's."""
-    names = key_parameters(key)
-    row = yield from lock(names)
-    if row and before and is_held(row, before.lease):
-        return before
-    if row is None or row.lease_turn_id is not None:
-        return None
-    waiting = row.waiting
-    while waiting > 0:
-        found = yield from fetch(sql.FIRST_WAITING, names)
-        if not found:  # an operator deleted messages by hand
-            yield from execute(sql.SET_WAITING, names | {"waiting": 0})
-            return None
-        first = _Waiting(*found[0])
-        if first.replica_id != replica_id and (yield from is_alive(first.replica_id)):
-            return None
-        waiting -= 1
-        state = TurnState(first.state)
-        if state is TurnState.SUBMITTED or state.paused:
-            return (yield from _start_waiting(key, row, first, waiting, replica_id, limit))
-        # The turn that this message would have resumed was canceled, or resumed by another, while it waited.
-        yield from leave_queue(names, first.turn_id, first.message_id, TurnState.REJECTED, left=waiting)
-    return None
-
-
 # --- what came earlier
 
 
@@ -202,7 +162,7 @@ def _continue(arrival: Arrival, row: SessionRow, earlier: _Earlier, limit: TailL
         and earlier.seq == row.last_seq
         and earlier.ticket is None
     ):
-        return (yield from _begun(arrival.key, earlier.turn_id, row, limit))
+        return (yield from begun(arrival.key, earlier.turn_id, row, limit))
     if earlier.state == TurnState.WORKING and earlier.run_state is None:
         return Joined((yield from must_read_turn(arrival.key, earlier.turn_id)))
     return Repeated((yield from _as_it_stood(arrival.key, earlier)))
@@ -235,7 +195,7 @@ def _supersede(key: SessionKey, turn_id: str) -> Operation[None]:
 
 def _begin(arrival: Arrival, row: SessionRow | None, retry: int, limit: TailLimit) -> Operation[Begun]:
     """A new turn, at once."""
-    names = _leased(arrival.key, arrival.turn_id, arrival.replica_id, row)
+    names = leased(arrival.key, arrival.turn_id, arrival.replica_id, row)
     seq = names["seq"]
     # The first is a key of what follows.
     _, _, stored, tail = yield from together(
@@ -254,11 +214,11 @@ def _resume(
     arrival: Arrival, row: SessionRow, turn: TurnRow, retry: int, limit: TailLimit
 ) -> Operation[Begun]:
     """A paused turn, at once."""
-    names = _leased(arrival.key, turn.id, arrival.replica_id, row)
+    names = leased(arrival.key, turn.id, arrival.replica_id, row)
     yield from execute(sql.TAKE_LEASE, names | {"waiting": row.waiting})
     yield from insert_user_message(names, arrival, retry, seq=names["seq"])
-    yield from _start_turn(names, turn)
-    return (yield from _begun(arrival.key, turn.id, (yield from _locked(names)), limit))
+    yield from start_turn(names, turn)
+    return (yield from begun(arrival.key, turn.id, (yield from locked(names)), limit))
 
 
 def _enqueue(
@@ -272,62 +232,3 @@ def _enqueue(
         yield from execute(sql.INSERT_WAITING_TURN, names | {"state": TurnState.SUBMITTED.value})
     yield from insert_user_message(names, arrival, retry, ticket=ticket)
     return Queued(turn_id, ticket, row.waiting + (row.lease_turn_id is not None), row.last_seq)
-
-
-def _start_waiting(
-    key: SessionKey, row: SessionRow, first: _Waiting, waiting: int, replica_id: str, limit: TailLimit
-) -> Operation[Begun]:
-    turn = yield from turn_row(key.agent_id, key.user_id, first.turn_id)
-    assert turn, "a waiting message has its turn"
-    names = _leased(key, turn.id, replica_id, row)
-    yield from execute(sql.TAKE_LEASE, names | {"waiting": waiting})
-    yield from execute(sql.START_MESSAGE, names | {"message_id": first.message_id})
-    yield from _start_turn(names, turn)
-    return (yield from _begun(key, turn.id, (yield from _locked(names)), limit))
-
-
-def _start_turn(names: Parameters, turn: TurnRow) -> Operation[None]:
-    """Begin a run of a turn that waited or was paused."""
-    past = turn.runs
-    if past:
-        paused = {"run_state": turn.state, "seq": past[-1][0]}
-        yield from execute(sql.SET_RUN_STATE, names | paused)
-    working = {"state": TurnState.WORKING.value, "earlier_runs": json.dumps(past) if past else None}
-    yield from execute(sql.START_TURN, names | working)
-
-
-def _begun(key: SessionKey, turn_id: str, row: SessionRow, limit: TailLimit) -> Operation[Begun]:
-    """The run that has just begun, as it is read from the store."""
-    turn = yield from turn_row(key.agent_id, key.user_id, turn_id)
-    assert turn, "it has just begun"
-    assert turn.first_seq is not None, "it has just begun"
-    assert row.lease_owner, "it has just begun"
-    resumed = bool(turn.past_runs)
-    own = yield from read_runs(turn, turn.runs)
-    tail = yield from read_tail(
-        key_parameters(key),
-        before=turn.first_seq,
-        summarized=row.summarized,
-        limit=limit,
-        without_turn=turn_id if resumed else None,
-    )
-    lease = Lease(
-        key, turn_id, row.lease_owner, row.lease_epoch, turn.attempt, row.last_seq, turn.first_seq, resumed
-    )
-    return Begun(lease, tail, tuple(own), turn.first_seq == 1, turn.first_seq - 1)
-
-
-def _leased(key: SessionKey, turn_id: str, replica_id: str, row: SessionRow | None) -> Parameters:
-    """The parameters of a run that begins: with the next epoch and the next seq of the session."""
-    return key_parameters(key) | {
-        "turn": turn_id,
-        "replica": replica_id,
-        "epoch": row.lease_epoch + 1 if row else 1,
-        "seq": row.last_seq + 1 if row else 1,
-    }
-
-
-def _locked(names: Parameters) -> Operation[SessionRow]:
-    row = yield from lock(names)
-    assert row, "its row was written in this transaction"
-    return row

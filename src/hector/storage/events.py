@@ -1,0 +1,120 @@
+"""The operations on what running turns have told, for streams that are broken off.
+
+A batch is one row of `turn_events`: a JSON array, with the numbers of its first and last event. An event is
+written as the part of a message that it shows (see `codec`); the start of a run, which shows none, as `{}`.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, assert_never
+
+from hector.domain.errors import LeaseLostError
+from hector.domain.events import (
+    EventId,
+    Progress,
+    RunEvent,
+    TextDelta,
+    ThinkingDelta,
+    Told,
+    ToolFinished,
+    ToolStarted,
+    TurnEnded,
+    TurnReset,
+    TurnStarted,
+    TurnWaiting,
+)
+from hector.domain.messages import Part, Text, Thinking, ToolCall, ToolResult
+from hector.domain.turns import Lease, TurnState
+from hector.storage import statements as sql
+from hector.storage.codec import decode_part, encode_part, to_json
+from hector.storage.operations import Operation, execute, fetch, together
+from hector.storage.reading import key_parameters, read_turn, time_of
+from hector.storage.rows import is_held, lock
+
+
+def add_events(lease: Lease, events: Sequence[Told]) -> Operation[None]:
+    """Keep those that are not kept yet: an earlier run without an answer may have kept the first."""
+    names = key_parameters(lease.key) | {"turn": lease.turn_id, "attempt": lease.attempt}
+    # The lock, so that no session is deleted meanwhile that would leave them behind.
+    row, ((last,),) = yield from together(lock(names), fetch(sql.LAST_EVENT, names))
+    if row is None or not is_held(row, lease):
+        raise LeaseLostError(lease.turn_id)
+    new = [told for told in events if _number(told) > (last or 0)]
+    if new:
+        batch = {
+            "first_number": _number(new[0]),
+            "last_number": _number(new[-1]),
+            "content": to_json([_encode(told) for told in new]),
+        }
+        yield from execute(sql.INSERT_EVENTS, names | batch)
+
+
+def progress(agent_id: str, user_id: str, turn_id: str, after: EventId) -> Operation[Progress | None]:
+    names = {"agent": agent_id, "user": user_id, "turn": turn_id}
+    found = yield from fetch(sql.TURN_PROGRESS, names)
+    if not found:
+        return None
+    _, state_name, attempt = found[0]
+    state = TurnState(state_name)
+    number = after.number if after.attempt == attempt else 0
+    rows = yield from fetch(sql.EVENTS_AFTER, names | {"attempt": attempt, "number": number})
+    events = [
+        Told(_decode(turn_id, event), EventId(attempt, place))
+        for first, content in rows
+        for place, event in enumerate(json.loads(content), first)
+        if place > number
+    ]
+    turn = None if state is TurnState.WORKING else (yield from read_turn(agent_id, user_id, turn_id))
+    return Progress(state, attempt, events, turn)
+
+
+def forget_events(
+    agent_id: str, retention: float, time_argument: Callable[[datetime], Any]
+) -> Operation[int]:
+    """Delete the events of turns that are gone, or ended so many seconds ago by the database's clock."""
+    ((now,),) = yield from fetch(sql.DATABASE_TIME, {})
+    moment = time_of(now)
+    assert moment, "a clock tells a time"
+    before = time_argument(moment - timedelta(seconds=retention))
+    return (yield from execute(sql.FORGET_EVENTS, {"agent": agent_id, "before": before}))
+
+
+def _number(told: Told) -> int:
+    assert told.id, "what a run tells has a number"
+    return told.id.number
+
+
+def _encode(told: Told) -> dict[str, Any]:
+    match told.event:
+        case TurnStarted():
+            return {}
+        case TextDelta(text):
+            return encode_part(Text(text), {})
+        case ThinkingDelta(text):
+            return encode_part(Thinking(text), {})
+        case ToolStarted(call):
+            return encode_part(call, {})
+        case ToolFinished(result):
+            return encode_part(result, {})
+        case TurnWaiting() | TurnReset() | TurnEnded():
+            raise ValueError(f"{type(told.event).__name__} is no part of a run")
+        case _:
+            assert_never(told.event)
+
+
+def _decode(turn_id: str, stored: dict[str, Any]) -> RunEvent:
+    part: Part | None = decode_part(stored, {}) if stored else None
+    match part:
+        case None:
+            return TurnStarted(turn_id)
+        case Text(text):
+            return TextDelta(text)
+        case Thinking(text):
+            return ThinkingDelta(text)
+        case ToolCall():
+            return ToolStarted(part)
+        case ToolResult():
+            return ToolFinished(part)
+        case _:
+            raise ValueError(f"no event is stored as a {type(part).__name__}")
