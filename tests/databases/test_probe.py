@@ -3,6 +3,7 @@
 import pytest
 
 from hector.domain.errors import StoreOpenError
+from hector.storage.migrate import HECTOR
 from hector.storage.opening import open_server
 from hector.storage.probing import probe_server
 from hector.storage.settings import Tls
@@ -28,7 +29,7 @@ async def test_a_database_that_has_been_served_is_of_this_version(server_db: Dat
     settings = server_db.settings(tls=Tls("verify-full", root_cert=server_db.tls.ca), host="localhost")
     await (await open_server(server_db.driver, settings)).close()
     found = await probe_server(server_db.driver, settings)
-    assert found.schema == "0001"
+    assert found.schema == HECTOR.head
     assert "TLSv1.3" in found.server
     assert found.server.startswith({"postgres": "PostgreSQL 15", "mysql": "MariaDB 10.11"}[server_db.driver])
 

@@ -27,6 +27,7 @@ from tests.migrations.starts import (
     start,
     version,
 )
+from tests.migrations.test_server_schema import migrated
 from tests.servers import Database
 
 # A short run takes samples.
@@ -79,6 +80,26 @@ async def test_a_kill_in_the_middle_of_a_migration_is_completed_by_the_next_star
             assert await server_db.run(f"SELECT COUNT(*) FROM {table}") == [(1,)]
         change += every
     assert change > 14
+
+
+async def test_a_kill_in_the_middle_of_the_first_upgrade_is_completed_by_the_next_start(
+    server_db: Database, dying: DyingStarts
+) -> None:
+    await start(server_db)
+    whole = await described(server_db)
+    change = 1
+    while True:
+        await drop_everything(server_db)
+        await migrated(server_db, "0001")
+        await fill(server_db)
+        if not await dying.die(change):
+            break
+        await start(server_db)
+        assert await described(server_db) == whole, change
+        assert await version(server_db) == [(HECTOR.head,)]
+        assert await server_db.run("SELECT COUNT(*) FROM messages") == [(1,)]
+        change += 1
+    assert change > 2
 
 
 @_EVERY

@@ -12,6 +12,7 @@ from sqlalchemy.schema import ColumnCollectionConstraint, CreateSchema, CreateTa
 
 from hector.domain.errors import StoreOpenError
 from hector.domain.ids import MAX_MESSAGE_ID, MAX_SESSION_ID, MAX_USER_ID
+from hector.domain.replicas import ReplicaRow
 from hector.storage.migrate import (
     CREATING,
     HECTOR,
@@ -21,6 +22,7 @@ from hector.storage.migrate import (
     migrate,
     version_table,
 )
+from hector.storage.opening import open_server
 from tests.migrations.history import LATER
 from tests.migrations.starts import described, drop_everything, fill, start, version
 from tests.servers import Database, PostgresServer
@@ -90,6 +92,42 @@ async def test_every_revision_after_the_first_may_be_repeated(mysql_db: Database
         await migrated(mysql_db, revision, LATER)
         assert await described(mysql_db) == once
         before = revision
+
+
+# --- the second revision: a replica's lock
+
+OLD_STATEMENTS = (
+    (
+        "INSERT INTO replicas (id, label, ttl_ms, counter, started_at)"
+        " VALUES ('{id}', '', 15000, 0, '2026-01-01')"
+    ),
+    "UPDATE replicas SET counter = counter + 1 WHERE id = '{id}'",
+    "DELETE FROM replicas WHERE id = '{id}' AND counter = 0",
+)
+"""Of the release before: register, beat, declare dead."""
+
+
+async def test_replicas_that_serve_while_their_table_gets_a_lock_go_on(server_db: Database) -> None:
+    await migrated(server_db, "0001")
+    before = [text.format(id="before") for text in OLD_STATEMENTS]
+    await server_db.run(*before)
+    await start(server_db)
+    assert await server_db.run("SELECT id, counter, lock_name FROM replicas") == [("before", 1, None)]
+    after = [text.format(id="after") for text in OLD_STATEMENTS]
+    await server_db.run(*after, before[1])
+    rows = await server_db.run("SELECT id, label, ttl_ms, counter FROM replicas ORDER BY id")
+    assert rows == [("after", "", 15000, 1), ("before", "", 15000, 2)]
+
+
+async def test_a_replica_of_the_release_before_is_judged_by_its_counter_alone(server_db: Database) -> None:
+    await migrated(server_db, "0001")
+    await server_db.run(OLD_STATEMENTS[0].format(id="before"))
+    store = await open_server(server_db.driver, server_db.settings())
+    rows = await store.replicas()
+    assert rows == [ReplicaRow("before", "", 15.0, 0)]
+    assert store.locks
+    assert not await store.locks.freed(rows)
+    await store.close()
 
 
 # --- the tables

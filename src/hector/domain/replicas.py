@@ -1,6 +1,6 @@
 """Replicas: the processes that share a store, and how they learn that one has died."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,8 @@ class ReplicaRow:
     ttl: float
     """Seconds after which a counter that stands still means death."""
     counter: int
+    lock: str | None = None
+    """The name of the lock that it held at its last beat, where locks are a database server's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,14 @@ class OpenTurn:
 
 
 class ReplicaLocks(Protocol):
-    """Locks that the operating system frees when a replica's process ends, however it ends."""
+    """Locks that somebody else frees when a replica's process ends, however it ends."""
 
-    def is_free(self, replica_id: str) -> bool:
-        """Nobody holds that replica's lock: it is dead."""
+    async def freed(self, replicas: Sequence[ReplicaRow]) -> Collection[str]:
+        """The ids of those whose lock nobody holds any more; not of those that hold none."""
+        ...
+
+    def stillness(self, ttl: float) -> float:
+        """Seconds for which the counter of a replica with this ttl, its lock free, must stand still, too."""
         ...
 
 
@@ -59,11 +65,4 @@ class ReplicaStore(Protocol):
 
     async def orphans(self) -> Sequence[OpenTurn]:
         """The work of replicas that are gone."""
-        ...
-
-    async def end_orphan(self, orphan: OpenTurn, replica_id: str) -> bool:
-        """End a turn that nobody runs as failed: `crashed`, or `tool_unknown`. False if somebody does.
-
-        A turn of `replica_id` itself counts as run by nobody: whoever asks knows that it does not.
-        """
         ...

@@ -51,7 +51,8 @@ def server_settings(name: str, store: SqlStoreSection, sql: PostgresSection | My
         tls=tls,
         schema=sql.schema_name if isinstance(sql, PostgresSection) else None,
         options=sql.options,
-        max_conns=sql.max_conns,
+        # One connection beats, the others are the pool's.
+        max_conns=sql.max_conns - 1,
         max_idle=sql.max_idle,
         lifetime=sql.conn_max_lifetime,
         connect_timeout=sql.connect_timeout,

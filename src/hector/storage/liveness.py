@@ -16,13 +16,17 @@ def register(replica: ReplicaRow) -> Operation[None]:
     yield from execute(sql.INSERT_REPLICA, row)
 
 
-def beat(replica_id: str) -> Operation[bool]:
-    return (yield from execute(sql.BEAT, {"replica": replica_id})) == 1
+def beat(replica_id: str, lock: str | None) -> Operation[bool]:
+    """`lock`: the name of the one that is held, where locks are the server's."""
+    return (yield from execute(sql.BEAT, {"replica": replica_id, "lock": lock})) == 1
 
 
 def list_replicas() -> Operation[list[ReplicaRow]]:
     rows = yield from fetch(sql.LIST_REPLICAS, {})
-    return [ReplicaRow(replica, label, ttl_ms / 1000, counter) for replica, label, ttl_ms, counter in rows]
+    return [
+        ReplicaRow(replica, label, ttl_ms / 1000, counter, lock)
+        for replica, label, ttl_ms, counter, lock in rows
+    ]
 
 
 def declare_dead(replica: ReplicaRow, before: int | None) -> Operation[int]:

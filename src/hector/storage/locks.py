@@ -5,14 +5,20 @@ import fcntl
 import glob
 import os
 import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
+
+from hector.domain.replicas import ReplicaRow
 
 _FRESH = 60.0
 """Seconds in which a replica that starts has surely locked the file that it made."""
 
 
 class ReplicaLocks:
-    """A lock file beside the database for each replica; the OS frees it however the process ends."""
+    """A lock file beside the database for each replica; the OS frees it however the process ends.
+
+    Implements `domain.ReplicaLocks`.
+    """
 
     def __init__(self, database: Path) -> None:
         self._database = database
@@ -28,6 +34,12 @@ class ReplicaLocks:
         if descriptor is not None:
             self._path(replica_id).unlink(missing_ok=True)
             os.close(descriptor)
+
+    async def freed(self, replicas: Sequence[ReplicaRow]) -> Collection[str]:
+        return {replica.id for replica in replicas if self.is_free(replica.id)}
+
+    def stillness(self, ttl: float) -> float:
+        return 0.0  # that process is gone
 
     def is_free(self, replica_id: str) -> bool:
         """Nobody holds it: that replica's process is gone."""

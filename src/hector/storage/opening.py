@@ -8,16 +8,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from hector.domain.errors import ServerFullError, StorageError, StoreOpenError, StoreUnavailableError
 from hector.storage.extras import ServerKind, missing_driver
 from hector.storage.locks import ReplicaLocks
 from hector.storage.migrate import upgrade_sqlite
+from hector.storage.server.dedicated import Dedicated
 from hector.storage.server.driver import Connection, ServerDriver
 from hector.storage.server.pool import Pool
+from hector.storage.server.presence import Presence, ServerLocks
 from hector.storage.server.time_limits import lock_timeout
 from hector.storage.settings import ServerSettings
+from hector.storage.signals import NoSignals, Signals
 from hector.storage.sqlite import MemoryDriver, SqliteDriver, SqliteSettings, connect, translated
 from hector.storage.store import SqlSessionStore
 
@@ -46,7 +49,7 @@ async def open_sqlite(name: str, settings: SqliteSettings) -> SqlSessionStore:
         raise StoreOpenError(name, f"{settings.path}: {_why(error, settings.path)}") from error
     driver = SqliteDriver(settings, connection)
     driver.start()
-    return SqlSessionStore(driver, ReplicaLocks(settings.path))
+    return SqlSessionStore(driver, files=ReplicaLocks(settings.path))
 
 
 async def open_server(driver: ServerKind, settings: ServerSettings) -> SqlSessionStore:
@@ -62,12 +65,23 @@ async def open_server(driver: ServerKind, settings: ServerSettings) -> SqlSessio
     match driver:
         case "postgres":
             from hector.storage.postgres import connection as postgres  # noqa: PLC0415
+            from hector.storage.postgres.presence import PostgresLocks  # noqa: PLC0415
+            from hector.storage.postgres.signals import PostgresSignals  # noqa: PLC0415
 
-            connect: Connect = await postgres.prepare(settings, patient)
+            connect_to_postgres = await postgres.prepare(settings, patient)
+            connect: Connect = connect_to_postgres
+            # Not behind a pooler, where each transaction may run on another of the server's sessions.
+            own = Dedicated(settings.store, connect_to_postgres, fit=lambda made: made.autocommits)
+            dedicated: Dedicated[Any] = own
+            locks: ServerLocks = PostgresLocks()
+            signals: Signals = PostgresSignals(own)
         case "mysql":
             from hector.storage.mysql import connection as mysql  # noqa: PLC0415
+            from hector.storage.mysql.presence import MySqlLocks  # noqa: PLC0415
 
             connect = await mysql.prepare(settings, patient)
+            dedicated = Dedicated(settings.store, connect)
+            locks, signals = MySqlLocks(), NoSignals()
         case other:
             assert_never(other)
     pool: Pool[Connection] = Pool(
@@ -79,9 +93,8 @@ async def open_server(driver: ServerKind, settings: ServerSettings) -> SqlSessio
         lifetime=settings.lifetime,
         timeout=settings.connect_timeout,
     )
-    return SqlSessionStore(
-        ServerDriver(settings.store, pool, fuses=driver == "postgres", lock_timeout=lock_timeout(settings))
-    )
+    runs = ServerDriver(settings.store, pool, fuses=driver == "postgres", lock_timeout=lock_timeout(settings))
+    return SqlSessionStore(runs, presence=Presence(settings.store, dedicated, locks, runs), signals=signals)
 
 
 def open_memory() -> SqlSessionStore:

@@ -10,15 +10,28 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from hector.domain.errors import InvalidError
+from hector.domain.events import EventId, Progress, Told
 from hector.domain.ids import SessionKey, check_storable
 from hector.domain.memory import TailLimit
 from hector.domain.messages import StoredMessage
-from hector.domain.replicas import OpenTurn, ReplicaRow
+from hector.domain.replicas import OpenTurn, ReplicaLocks, ReplicaRow
 from hector.domain.sessions import QueueState, Session, SessionPage
-from hector.domain.turns import Accepted, Arrival, Begun, Lease, NewMessage, Outcome, Turn, TurnState
-from hector.storage import deletion, fused, liveness, reading, running, turns
-from hector.storage.locks import ReplicaLocks
+from hector.domain.turns import (
+    Accepted,
+    Arrival,
+    Lease,
+    NewMessage,
+    Outcome,
+    Recovery,
+    Taken,
+    Turn,
+    TurnState,
+)
+from hector.storage import deletion, events, fused, liveness, reading, running, taking, turns
+from hector.storage.locks import ReplicaLocks as FileLocks
 from hector.storage.operations import MakeOperation, remembering
+from hector.storage.server.presence import Presence
+from hector.storage.signals import NoSignals, Signals
 
 T = TypeVar("T")
 
@@ -57,10 +70,19 @@ class Driver(Protocol):
 class SqlSessionStore:
     """Implements `TurnStore`, `SessionDirectory` and `ReplicaStore` (domain)."""
 
-    def __init__(self, driver: Driver, locks: ReplicaLocks | None = None) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        files: FileLocks | None = None,
+        presence: Presence | None = None,
+        signals: Signals | None = None,
+    ) -> None:
         self._driver = driver
-        self.locks = locks
-        """Tell at once that a replica's process is gone; None where there is no such lock."""
+        self._files, self._presence = files, presence
+        self.locks: ReplicaLocks | None = files or presence
+        """Tell soon that a replica's process is gone; None where there is no other process."""
+        self.signals: Signals = signals or NoSignals()
 
     @property
     def shared(self) -> bool:
@@ -72,8 +94,19 @@ class SqlSessionStore:
             partial(turns.accept, arrival, limit), partial(fused.begin, arrival, limit), group=arrival.key
         )
 
-    async def take(self, key: SessionKey, replica_id: str, limit: TailLimit) -> Begun | None:
-        return await self._driver.write(remembering(partial(turns.take, key, replica_id, limit)), group=key)
+    async def take(
+        self,
+        key: SessionKey,
+        replica_id: str,
+        limit: TailLimit,
+        recovery: Recovery,
+        leaked: str | None = None,
+    ) -> Taken:
+        take = partial(taking.take, key, replica_id, limit, recovery, leaked)
+        return await self._driver.write(remembering(take), group=key)
+
+    async def hand_over(self, lease: Lease) -> None:
+        await self._driver.write(partial(running.hand_over, lease), group=lease.key)
 
     async def append(self, lease: Lease, messages: Sequence[NewMessage]) -> Lease:
         at_once = partial(fused.append, lease, messages[0]) if len(messages) == 1 else None
@@ -97,6 +130,17 @@ class SqlSessionStore:
 
     async def turn(self, agent_id: str, user_id: str, turn_id: str) -> Turn | None:
         return await self._driver.read(partial(reading.read_turn, agent_id, user_id, turn_id))
+
+    async def add_events(self, lease: Lease, told: Sequence[Told]) -> None:
+        await self._driver.write(partial(events.add_events, lease, told), group=lease.key)
+
+    async def progress(self, agent_id: str, user_id: str, turn_id: str, after: EventId) -> Progress | None:
+        return await self._driver.read(partial(events.progress, agent_id, user_id, turn_id, after))
+
+    async def forget_events(self, agent_id: str, retention: float) -> int:
+        return await self._driver.write(
+            partial(events.forget_events, agent_id, retention, self._driver.time_argument)
+        )
 
     async def session(self, key: SessionKey) -> Session | None:
         return await self._driver.read(partial(reading.read_session, key))
@@ -126,16 +170,20 @@ class SqlSessionStore:
         return await self._driver.write(remembering(partial(deletion.delete, key)), group=key) is not None
 
     async def register(self, replica: ReplicaRow) -> None:
-        # The lock first: a row without one would look dead.
-        if self.locks:
-            self.locks.sweep()
-            self.locks.hold(replica.id)
+        # The file's lock first: a row without one would look dead.
+        if self._files:
+            self._files.sweep()
+            self._files.hold(replica.id)
+        if self._presence:
+            self._presence.expect(replica.ttl)
         await self._driver.write(partial(liveness.register, replica))
 
     async def beat(self, replica_id: str) -> bool:
-        alive = await self._driver.write(partial(liveness.beat, replica_id))
-        if not alive and self.locks:
-            self.locks.release(replica_id)  # an id is never used again
+        alive = await self._presence.beat(replica_id) if self._presence else None
+        if alive is None:
+            alive = await self._driver.write(partial(liveness.beat, replica_id, None))
+        if not alive and self._files:
+            self._files.release(replica_id)  # an id is never used again
         return alive
 
     async def replicas(self) -> Sequence[ReplicaRow]:
@@ -144,14 +192,14 @@ class SqlSessionStore:
     async def declare_dead(self, replica: ReplicaRow) -> bool:
         removed: int = await self._driver.write(remembering(partial(liveness.declare_dead, replica)))
         declared = removed == 1
-        if declared and self.locks:
-            self.locks.forget(replica.id)
+        if declared and self._files:
+            self._files.forget(replica.id)
         return declared
 
     async def retire(self, replica_id: str) -> None:
         await self._driver.write(partial(liveness.retire, replica_id))
-        if self.locks:
-            self.locks.release(replica_id)
+        if self._files:
+            self._files.release(replica_id)
 
     async def open_turns(self, replica_id: str) -> Sequence[OpenTurn]:
         return await self._driver.read(partial(liveness.open_turns, replica_id))
@@ -159,12 +207,10 @@ class SqlSessionStore:
     async def orphans(self) -> Sequence[OpenTurn]:
         return await self._driver.read(liveness.orphans)
 
-    async def end_orphan(self, orphan: OpenTurn, replica_id: str) -> bool:
-        return await self._driver.write(
-            partial(running.end_orphan, orphan.key, orphan.turn_id, replica_id), group=orphan.key
-        )
-
     async def close(self) -> None:
+        await self.signals.close()
+        if self._presence:
+            await self._presence.close()
         await self._driver.close()
 
     def _place(self, cursor: str) -> Mapping[str, Any]:

@@ -219,6 +219,8 @@ replicas = Table(
     Column("ttl_ms", BigInteger, nullable=False),
     Column("counter", BigInteger, nullable=False),
     Column("started_at", _time, nullable=False),
+    # Of the connection that beats; NULL where none is held, or it is a file's.
+    Column("lock_name", _id(64)),
     **MYSQL_OPTIONS,
 )
 

@@ -9,6 +9,7 @@ import pytest
 
 from hector.cli.check import check_config
 from hector.domain.errors import ConfigError
+from hector.storage.migrate import HECTOR
 from hector.storage.opening import open_sqlite
 from hector.storage.sqlite import SqliteSettings
 
@@ -104,7 +105,7 @@ class TestConnect:
         assert await check(self.stores(tmp_path, main="x.db"), connect=True) == 0
         *_, told = capsys.readouterr().out.splitlines()
         version = f"SQLite {sqlite3.sqlite_version}"
-        assert told == f"session store 'main': ok ({version}, {tmp_path}/x.db, schema version 0001)"
+        assert told == f"session store 'main': ok ({version}, {tmp_path}/x.db, schema version {HECTOR.head})"
         assert self.contents(tmp_path) == before
 
     async def test_a_store_that_is_being_written_to(self, tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ class TestConnect:
             ),
             (
                 f"{failed} 's2': {tmp_path}/newer: its schema is of a newer Hector;"
-                " this one knows versions up to 0001: upgrade Hector"
+                f" this one knows versions up to {HECTOR.head}: upgrade Hector"
             ),
             f"{failed} 's3': {tmp_path}/folder: is a directory; name a file in it",
             f"{failed} 's4': {tmp_path}/text/x.db: its folder cannot be used: {tmp_path}/text is a file",
@@ -188,7 +189,7 @@ class TestConnect:
                 "driver": "sqlite",
                 "where": f"{tmp_path}/x.db",
                 "server": f"SQLite {sqlite3.sqlite_version}",
-                "schema": "0001",
+                "schema": HECTOR.head,
                 "warnings": [],
             },
             {

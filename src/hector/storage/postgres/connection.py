@@ -50,6 +50,7 @@ class PostgresConnection:
     def __init__(self, link: PostgresLink, store: str, schema: str, statement_timeout: float) -> None:
         self._connection = link.connection
         self._store = store
+        self.schema = schema
         self._language = Language(DIALECT, schema)
         # Behind a pooler each transaction may run on another of the server's sessions: what is kept
         # in one, as prepared statements and settings are, cannot be relied upon.
@@ -89,6 +90,18 @@ class PostgresConnection:
             with contextlib.suppress(ConnectionLostError):
                 await self._command("ROLLBACK")
                 self.in_transaction = False
+
+    async def listen(self, channel: str, heard: Callable[[str], None], lost: Callable[[], None]) -> None:
+        """Be told what other connections notify on a channel, and once that this one has ended."""
+        mine = self._connection.get_server_pid()
+
+        def told(_: object, pid: int, __: str, payload: str) -> None:
+            if pid != mine:
+                heard(payload)
+
+        self._connection.add_termination_listener(lambda _: lost())
+        with self._translated():
+            await self._connection.add_listener(channel, told)
 
     async def close(self) -> None:
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):

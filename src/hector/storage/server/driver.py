@@ -183,7 +183,7 @@ class ServerDriver:
         while True:
             connection = await self._connection(retry)
             try:
-                return await _transaction(connection, "write", make())
+                return await transact(connection, "write", make())
             except CollisionError as collision:
                 retry.collided(collision)
             except ConnectionLostError as lost:
@@ -219,7 +219,7 @@ class ServerDriver:
         try:
             if connection.autocommits:
                 return await _drive(connection, noted())
-            return await _transaction(connection, "write", noted())
+            return await transact(connection, "write", noted())
         except CollisionError:
             return None
         except ConnectionLostError as lost:
@@ -244,7 +244,7 @@ class ServerDriver:
         while True:
             connection = await self._connection(retry)
             try:
-                return await _transaction(connection, "read", make())
+                return await transact(connection, "read", make())
             except CollisionError as collision:
                 retry.collided(collision)
             except ConnectionLostError as lost:
@@ -265,7 +265,8 @@ class ServerDriver:
                 return connection
 
 
-async def _transaction(connection: Connection, kind: Literal["write", "read"], operation: Operation[T]) -> T:
+async def transact(connection: Connection, kind: Literal["write", "read"], operation: Operation[T]) -> T:
+    """Raises `ConnectionLostError`, `CollisionError` and `StorageError`."""
     try:
         await connection.begin(kind)
         value = await _drive(connection, operation)

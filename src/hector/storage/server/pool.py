@@ -405,7 +405,7 @@ class Pool(Generic[C]):
         established = self._established
         if isinstance(error, self._full):
             self._ceiling.refused(established, self._loop.time())
-            self._warn("full", f"{error}; going on with fewer than max_conns ({self._ceiling.highest})")
+            self._warn("full", f"{error}; going on with fewer than {self._ceiling.highest}")
         elif not established and self._tell_first(error):
             return 0.0
         else:
