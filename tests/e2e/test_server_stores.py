@@ -13,6 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from hector.storage.migrate import HECTOR
 from tests.e2e.conftest import Run, Server
 from tests.e2e.over_http import STORE, Client, client, configuration
 from tests.servers import Access, Control, Database, DatabaseServer, PostgresServer
@@ -39,7 +40,7 @@ async def app(folder: Path, run: Run, server_db: Database, database_server: Data
     config = configuration(app, model="obey", lease_ttl=1, schema=schema(server_db))
     (folder / "config.yaml").write_text(config)
     migrated = await run("db", "migrate", "--config", "owner.yaml")
-    assert migrated.out == f"session store '{STORE}': schema 0001\n", migrated.err
+    assert migrated.out == f"session store '{STORE}': schema {HECTOR.head}\n", migrated.err
     return app
 
 
@@ -88,7 +89,7 @@ async def test_the_printed_grants_are_enough_for_everything(
         assert (await there.http.delete("/v1/agents/assistant/sessions/other")).status_code < 300
         left = await there.post("wait forever", session="left", configuration={"blocking": False})
         assert left.status_code == 200
-    # What a dead one leaves is cleared up by the next.
+    # What a dead one leaves is run on by the next, and waits there for ever, too.
     server.process.kill()
     await server.process.wait()
 
@@ -100,7 +101,12 @@ async def test_the_printed_grants_are_enough_for_everything(
             "say two",
             "two",
         ]
-        assert await there.say("say back", session="left") == "back"
+        async with asyncio.TaskGroup() as meanwhile:
+            queued = meanwhile.create_task(there.say("say back", session="left"))
+            while not await waiting(there, "left"):
+                pass
+            assert (await cancel(there, left)).json()["metadata"]["reason"] == "canceled"
+        assert queued.result() == "back"
         assert (await there.http.get("/v1/agents/assistant/sessions/other")).status_code == 404
     again.process.terminate()
     _, err = await again.process.communicate()
@@ -165,7 +171,7 @@ async def test_three_replicas_that_start_at_once_make_one_schema(
     mine = "" if server_db.driver == "postgres" else f" AND table_schema = '{server_db.database}'"
     found = await server_db.run(f"SELECT count(*) FROM {where} {table_name(server_db)} = 'sessions'{mine}")
     assert found == [(1,)]
-    assert await server_db.run("SELECT version_num FROM hector_version") == [("0001",)]
+    assert await server_db.run("SELECT version_num FROM hector_version") == [(HECTOR.head,)]
     for server in servers:
         server.process.terminate()
     said = [(await server.process.communicate())[1].decode() for server in servers]
@@ -287,8 +293,8 @@ async def test_two_servers_share_two_connections_of_a_pooler(
     assert not re.findall(r"ERROR:.*", said)
 
 
-async def waiting(there: Client) -> int:
-    found = await there.http.get("/v1/agents/assistant/sessions/s")
+async def waiting(there: Client, session: str = "s") -> int:
+    found = await there.http.get(f"/v1/agents/assistant/sessions/{session}")
     number: int = found.json()["waiting"]
     return number
 

@@ -66,7 +66,9 @@ async def test_deleting_need_not_ask(run: Run) -> None:
 
 
 async def test_looking_runs_nothing_that_others_left(folder: Path, start: Start, run: Run) -> None:
-    (folder / "config.yaml").write_text(CONFIG.replace("model: recall", "model: obey"))
+    (folder / "config.yaml").write_text(
+        CONFIG.replace("model: recall", "model: obey") + "turns: {on_crash: fail}\n"
+    )
     running = await start("call", "--session=s", "assistant", "stream 2 begun\nwait forever")
     assert running.stdout
     await running.stdout.readexactly(1)

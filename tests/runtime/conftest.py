@@ -1,6 +1,7 @@
 """One or more replicas on one store, each with the scripted agent `a`."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -76,8 +77,16 @@ class Node:
             ):
                 return  # otherwise it has just beaten
 
+    async def ended(self, turn_id: str) -> Turn:
+        """The turn when it has ended, whoever ran it."""
+        while True:
+            turn = await self.runtime.turn("a", "u", turn_id)
+            if turn.state.terminal:
+                return turn
+            await asyncio.sleep(0.02)  # nobody tells who does not listen
+
     def crash(self) -> None:
-        """As SIGKILL does: nothing is written any more, and the OS frees the lock."""
+        """As SIGKILL does: nothing is written any more, and the lock is freed."""
         self.crashed = True
         runner, replica = self.opened.runner, self.opened.replica
         assert replica._task
@@ -85,12 +94,14 @@ class Node:
         for task in list(runner._tasks):
             task.cancel()
         runner._locals._by_session.clear()
-        if self.store.locks:
-            for descriptor in self.store.locks._held.values():
-                import os
-
+        if files := self.store._files:
+            for descriptor in files._held.values():
                 os.close(descriptor)
-            self.store.locks._held.clear()
+            files._held.clear()
+        if presence := self.store._presence:
+            presence.connection._over = True
+            if presence.connection._connection is not None:
+                presence.connection._connection.abort()
 
 
 StartNode: TypeAlias = Callable[..., Awaitable[Node]]
@@ -111,11 +122,15 @@ async def start(backend: Backend) -> AsyncIterator[StartNode]:
             settings: TurnSettings | None = None,
             tools: Mapping[str, Tool] | None = None,
             ttl: float = 15.0,
+            opened: Sequence[str] = (),
         ) -> Node:
+            """`opened` are gates of its model."""
             store = await backend.open()
             if backend.server:
                 ttl = min(ttl, _SHORT_TTL)
             model = scripted_model("obey")
+            for gate in opened:
+                model.gate(gate).opened.set()
             agent = Agent(
                 "a",
                 "",
@@ -126,13 +141,13 @@ async def start(backend: Backend) -> AsyncIterator[StartNode]:
                 settings or TurnSettings(),
                 "main",
             )
-            runner = TurnRunner(store, {"a": agent}.get)
+            runner = TurnRunner(store, {"a": agent}.get, hands_over=store.shared)
             replica = Replica(store, runner, store.locks, label="test", ttl=ttl)
             await replica.start()
-            opened = OpenStore("main", store, runner, replica)
-            runtime = Runtime({"a": agent}, {"main": opened}, message_limit=16_000_000)
+            joined = OpenStore("main", store, runner, replica)
+            runtime = Runtime({"a": agent}, {"main": joined}, message_limit=16_000_000)
             stack.push_async_callback(runtime.close)
-            node = Node(runtime, model, store, opened)
+            node = Node(runtime, model, store, joined)
             if backend.server:
                 for other in started:
                     await node.outlives(other)

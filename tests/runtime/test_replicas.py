@@ -9,11 +9,13 @@ from hector.domain.errors import StoreUnavailableError
 from hector.domain.ids import new_turn_id
 from hector.domain.memory import TailLimit
 from hector.domain.messages import Text, UserMessage
-from hector.domain.turns import Arrival, Reason, TurnState
+from hector.domain.turns import Arrival, Reason, Recovery, TurnSettings, TurnState
 from tests.backends import BACKENDS, Backend
 from tests.runtime.conftest import KEY, StartNode
 
 # A store in memory has one replica.
+GIVE_UP = TurnSettings(recovery=Recovery("fail"))
+
 pytestmark = pytest.mark.parametrize("backend", BACKENDS[1:], indirect=True)
 
 
@@ -51,26 +53,63 @@ async def test_repeats_at_two_replicas_at_once_run_one_turn(start: StartNode) ->
 
 
 async def test_a_start_after_a_crash_ends_what_was_running(start: StartNode) -> None:
-    one = await start()
+    one = await start(settings=GIVE_UP)
     handle = await one.send("wait g\nsay 0", message_id="m1")
     await one.model.gate("g").reached.wait()
     one.crash()
-    two = await start()
-    turn = await two.runtime.turn("a", "u", handle.turn_id)
+    two = await start(settings=GIVE_UP)
+    turn = await two.ended(handle.turn_id)
     assert (turn.state, turn.reason, turn.retryable) == (TurnState.FAILED, Reason.CRASHED, True)
     assert (await two.ask("say next")).reply == "next"
     assert two.sent()[0].endswith("[not answered: crashed]")
 
 
 async def test_a_crashed_message_can_be_sent_again(start: StartNode) -> None:
-    one = await start()
-    await one.send("wait g\nsay 0", message_id="m1")
+    one = await start(settings=GIVE_UP)
+    handle = await one.send("wait g\nsay 0", message_id="m1")
     await one.model.gate("g").reached.wait()
     one.crash()
-    two = await start()
+    two = await start(settings=GIVE_UP)
+    await two.ended(handle.turn_id)
     two.model.gate("g").opened.set()
     assert (await two.ask("wait g\nsay 0", message_id="m1")).reply == "0"
     assert two.sent() == ["wait g\nsay 0"]
+
+
+async def test_a_start_after_a_crash_runs_on_what_was_running(start: StartNode) -> None:
+    one = await start()
+    handle = await one.send("wait g\nsay 0", message_id="m1")
+    await one.model.gate("g").reached.wait()
+    one.crash()
+    two = await start(opened=["g"])
+    turn = await two.ended(handle.turn_id)
+    assert (turn.state, turn.attempt, turn.reply) == (TurnState.COMPLETED, 2, "0")
+    repeated = await two.ask("wait g\nsay 0", message_id="m1")
+    assert (repeated.id, repeated.reply) == (turn.id, "0")
+    assert two.sent() == ["wait g\nsay 0"]
+    assert (await two.ask("say next")).reply == "next"
+
+
+async def test_what_a_stop_breaks_off_is_run_on_by_another_replica(start: StartNode) -> None:
+    one, two = await start(), await start()
+    two.model.gate("g").opened.set()
+    handle = await one.send("wait g\nsay 0", message_id="m1")
+    await one.model.gate("g").reached.wait()
+    joined = await two.send("wait g\nsay 0", message_id="m1")
+    await one.runtime.close()
+    with pytest.raises(StoreUnavailableError, match="repeat"):
+        await handle.result()
+    turn = await joined.result()
+    assert (turn.id, turn.attempt, turn.reply) == (handle.turn_id, 2, "0")
+
+
+async def test_a_stop_ends_what_must_not_be_run_again(start: StartNode) -> None:
+    one = await start(settings=GIVE_UP)
+    handle = await one.send("wait g\nsay 0")
+    await one.model.gate("g").reached.wait()
+    await one.runtime.close()
+    turn = await handle.result()
+    assert (turn.state, turn.reason, turn.retryable) == (TurnState.FAILED, Reason.SHUTDOWN, True)
 
 
 async def test_a_start_after_a_crash_answers_what_was_waiting(start: StartNode) -> None:
@@ -79,7 +118,7 @@ async def test_a_start_after_a_crash_answers_what_was_waiting(start: StartNode) 
     await one.model.gate("g").reached.wait()
     waiting = [await one.send(f"say {number}", message_id=f"m{number}") for number in (1, 2)]
     one.crash()
-    two = await start()
+    two = await start(opened=["g"])
     turns = [await two.ask(f"say {number}", message_id=f"m{number}") for number in (1, 2)]
     assert [turn.id for turn in turns] == [handle.turn_id for handle in waiting]
     assert [turn.reply for turn in turns] == ["1", "2"]
@@ -87,25 +126,34 @@ async def test_a_start_after_a_crash_answers_what_was_waiting(start: StartNode) 
 
 async def test_who_waits_behind_a_crashed_replica_goes_on(start: StartNode) -> None:
     one, two = await start(ttl=0.3), await start(ttl=0.3)
-    await one.send("wait g\nsay 0")
+    two.model.gate("g").opened.set()
+    handle = await one.send("wait g\nsay 0")
     await one.model.gate("g").reached.wait()
     waiting = await two.send("say 1")
     one.crash()
     assert (await waiting.result()).reply == "1"
+    turn = await two.ended(handle.turn_id)
+    assert (turn.state, turn.attempt, turn.reply) == (TurnState.COMPLETED, 2, "0")
+    assert [text for text in two.sent() if "say" in text] == ["wait g\nsay 0", "say 1"]
 
 
-async def test_who_listens_to_a_turn_of_a_crashed_replica_gets_its_end(start: StartNode) -> None:
-    one, two = await start(ttl=0.3), await start(ttl=0.3)
+@pytest.mark.parametrize(
+    ("settings", "state"), [(TurnSettings(), TurnState.COMPLETED), (GIVE_UP, TurnState.FAILED)]
+)
+async def test_who_listens_to_a_turn_of_a_crashed_replica_gets_its_end(
+    start: StartNode, settings: TurnSettings, state: TurnState
+) -> None:
+    one, two = await start(ttl=0.3, settings=settings), await start(ttl=0.3, settings=settings)
+    two.model.gate("g").opened.set()
     await one.send("wait g\nsay 0", message_id="m1")
     await one.model.gate("g").reached.wait()
     joined = await two.send("wait g\nsay 0", message_id="m1")
     one.crash()
-    turn = await joined.result()
-    assert (turn.state, turn.reason) == (TurnState.FAILED, Reason.CRASHED)
+    assert (await joined.result()).state is state
 
 
 async def test_a_replica_taken_for_dead_writes_nothing_more_and_starts_anew(start: StartNode) -> None:
-    one, two = await start(ttl=0.3), await start(ttl=0.3)
+    one, two = await start(ttl=0.3), await start(ttl=0.3, opened=["g"])
     handle = await one.send("wait g\nsay 0")
     gate = one.model.gate("g")
     await gate.reached.wait()
@@ -113,14 +161,15 @@ async def test_a_replica_taken_for_dead_writes_nothing_more_and_starts_anew(star
     # As if it had stood still: its row goes, as another replica would remove it after its ttl.
     await two.buries(one)
     await two.opened.replica._clear_up()
+    await two.model.gate("g").reached.wait()
     gate.opened.set()
     turn = await handle.result()
-    assert (turn.state, turn.reason) == (TurnState.FAILED, Reason.CRASHED)
+    assert (turn.state, turn.attempt, turn.reply) == (TurnState.COMPLETED, 2, "0"), "as it was taken over"
     await one.opened.replica._beat()
     assert one.opened.runner.replica_id != old_id
     assert (await one.ask("say next")).reply == "next"
     texts = [getattr(stored.message, "text", None) for stored in await one.messages()]
-    assert texts == ["wait g\nsay 0", "say next", "next"]
+    assert texts == ["wait g\nsay 0", "0", "say next", "next"]
 
 
 async def test_who_waits_is_given_the_answer_that_another_replica_made_meanwhile(start: StartNode) -> None:
@@ -210,7 +259,7 @@ async def test_a_stop_leaves_waiting_messages_to_the_next_start(start: StartNode
     await one.runtime.close(0.0)
     with pytest.raises(StoreUnavailableError, match="will be answered"):
         await waiting.result()
-    two = await start()
+    two = await start(opened=["g"])
     again = await two.ask("say 1", message_id="m1")
     assert (again.id, again.reply) == (waiting.turn_id, "1")
 
@@ -219,7 +268,6 @@ async def test_a_clean_stop_leaves_no_trace_of_the_replica(start: StartNode, bac
     one, two = await start(), await start()
     await one.runtime.close()
     assert [row.id for row in await two.store.replicas()] == [two.opened.runner.replica_id]
-    assert (one.store.locks is None) == (backend.server is not None)
     assert not list(backend.folder.glob(f"*{one.opened.runner.replica_id}*"))
 
 
@@ -231,8 +279,8 @@ async def test_a_turn_that_was_begun_here_and_is_run_by_nobody_blocks_no_session
     await node.opened.replica._beat()
     assert (await node.runtime.turn("a", "u", leaked.turn_id)).state is TurnState.WORKING, "it may just begin"
     await node.opened.replica._beat()
-    turn = await node.runtime.turn("a", "u", leaked.turn_id)
-    assert (turn.state, turn.reason) == (TurnState.FAILED, Reason.CRASHED)
+    turn = await node.ended(leaked.turn_id)
+    assert (turn.state, turn.attempt) == (TurnState.COMPLETED, 2)
     assert (await waiting.result()).reply == "next"
 
 

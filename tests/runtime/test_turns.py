@@ -21,7 +21,7 @@ from hector.domain.memory import TailLimit
 from hector.domain.messages import ModelMessage, Text, Usage, UserMessage
 from hector.domain.models import ModelReply, ModelRequest
 from hector.domain.sessions import QueueState
-from hector.domain.turns import Accepted, Arrival, Reason, TurnSettings, TurnState
+from hector.domain.turns import Accepted, Arrival, Reason, Recovery, TurnSettings, TurnState
 from hector.runtime.handle import TurnHandle
 from tests.runtime.conftest import KEY, Node, StartNode
 
@@ -36,7 +36,7 @@ async def test_a_message_is_answered_and_stored(node: Node) -> None:
 
 async def test_the_end_is_told_after_the_commit(node: Node) -> None:
     handle = await node.send("stream 3 hello")
-    async for event in handle.events():
+    async for event, _ in handle.told():
         if isinstance(event, TurnEnded):
             stored = await node.runtime.turn("a", "u", handle.turn_id)
             assert stored.state is TurnState.COMPLETED
@@ -81,7 +81,7 @@ async def test_messages_to_a_busy_session_are_answered_one_by_one_in_order(node:
     rest = [await node.send(f"say {number}") for number in range(1, 6)]
     assert [
         event.ahead
-        for event in [await anext(handle.events()) for handle in rest]
+        for event in [(await anext(handle.told())).event for handle in rest]
         if isinstance(event, TurnWaiting)
     ] == [1, 2, 3, 4, 5]
     assert (await node.runtime.session(KEY)).waiting == 5
@@ -295,7 +295,10 @@ async def test_a_stopping_server_takes_no_further_messages(node: Node) -> None:
         await node.send("say 0")
 
 
-async def test_what_does_not_end_in_time_is_ended_and_says_so(node: Node) -> None:
+async def test_what_does_not_end_in_time_and_must_not_run_again_is_ended_and_says_so(
+    start: StartNode,
+) -> None:
+    node = await start(settings=TurnSettings(recovery=Recovery("fail")))
     gate = node.model.gate("g")
     running = await node.send("wait g\nsay 0")
     await gate.reached.wait()
@@ -305,7 +308,7 @@ async def test_what_does_not_end_in_time_is_ended_and_says_so(node: Node) -> Non
 
 
 async def _collect(handle: object) -> list[object]:
-    return [event async for event in handle.events()]  # type: ignore[attr-defined]
+    return [event async for event, _ in handle.told()]  # type: ignore[attr-defined]
 
 
 async def test_a_turn_stopped_before_its_first_step_ends_for_all_who_wait(

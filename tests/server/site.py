@@ -116,7 +116,7 @@ async def open_scripted(
         )
         for name, (title, description) in names.items()
     }
-    runner = TurnRunner(store, agents.get)
+    runner = TurnRunner(store, agents.get, hands_over=store.shared)
     replica = Replica(store, runner, store.locks, label="test", ttl=15.0)
     await replica.start()
     opened = OpenStore("main", store, runner, replica)

@@ -2,17 +2,21 @@
 
 import asyncio
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from hector.domain.errors import OutcomeUnknownError
 from hector.domain.events import (
+    EventId,
     TextDelta,
+    Told,
     ToolFinished,
     ToolStarted,
     TurnEnded,
     TurnEvent,
+    TurnReset,
     TurnStarted,
     TurnWaiting,
 )
@@ -42,9 +46,8 @@ def kinds(found: list[Any]) -> list[str]:
     return [next(iter(event)) for event in found]
 
 
-def collected(found: list[Any]) -> str:
-    """The reply as a client puts it together."""
-    text = ""
+def collected(found: list[Any], text: str = "") -> str:
+    """The reply as a client puts it together, who has some text already."""
     for event in found:
         if piece := event.get("artifactUpdate"):
             new = "".join(part["text"] for part in piece["artifact"]["parts"])
@@ -178,10 +181,10 @@ async def test_a_bad_request_is_an_http_error_and_no_stream(site: Site) -> None:
 
 async def test_a_stream_that_breaks_says_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     async def lost(handle: object) -> Any:
-        yield TurnStarted("t")
+        yield Told(TurnStarted("t"), EventId(1, 1))
         raise OutcomeUnknownError("nobody knows; the message is safe to repeat")
 
-    monkeypatch.setattr("hector.runtime.handle.TurnHandle.events", lost)
+    monkeypatch.setattr("hector.runtime.handle.TurnHandle.told", lost)
     answer = await site.http.post("/v1/agents/a/message:stream", **said("say x"))
     assert "event: error\ndata: {" in answer.text
     assert events(answer)[-1]["error"]["code"] == "outcome_unknown"
@@ -205,9 +208,9 @@ async def test_silence_is_broken_by_comments() -> None:
     sent: list[bytes] = []
 
     async def told() -> Any:
-        yield {"n": 1}
+        yield None, {"n": 1}
         await go_on.wait()
-        yield {"n": 2}
+        yield "1.2", {"n": 2}
 
     async def receive() -> Any:
         await asyncio.Event().wait()
@@ -222,7 +225,7 @@ async def test_silence_is_broken_by_comments() -> None:
     go_on.set()
     await response
     data = [chunk for chunk in sent if chunk and not chunk.startswith(b":")]
-    assert data == [b'data: {"n":1}\n\n', b'data: {"n":2}\n\n']
+    assert data == [b'data: {"n":1}\n\n', b'id: 1.2\ndata: {"n":2}\n\n']
 
 
 async def test_when_the_client_has_left_nothing_is_left_behind() -> None:
@@ -231,7 +234,7 @@ async def test_when_the_client_has_left_nothing_is_left_behind() -> None:
 
     async def told() -> Any:
         try:
-            yield {"n": 1}
+            yield None, {"n": 1}
             await asyncio.Event().wait()
         finally:
             closed.set()
@@ -278,7 +281,7 @@ def test_whatever_happens_the_reply_that_is_put_together_is_the_stored_one(
     dialect: Dialect, told: list[TurnEvent], text: str
 ) -> None:
     narrator = Narrator(dialect, KEY, "t")
-    found = [narrator.opening(TurnState.WORKING), *(each for event in told for each in narrator.tell(event))]
+    found = [narrator.opening(TurnState.WORKING), *_tell(narrator, map(Told, told))]
     assert collected(found) == text
     assert kinds(found)[-1] == "statusUpdate"
 
@@ -286,6 +289,110 @@ def test_whatever_happens_the_reply_that_is_put_together_is_the_stored_one(
 def test_a_question_is_no_reply() -> None:
     narrator = Narrator(Dialect.V1, KEY, "t")
     narrator.opening(TurnState.WORKING)
-    (end,) = narrator.tell(ended("which?", TurnState.INPUT_REQUIRED))
+    (end,) = narrator.tell(Told(ended("which?", TurnState.INPUT_REQUIRED)))
     status: Any = end["statusUpdate"]
     assert status["status"]["message"]["parts"] == [{"text": "which?"}]
+
+
+def numbered(attempt: int, *events: TurnEvent) -> list[Told]:
+    return [Told(event, EventId(attempt, number)) for number, event in enumerate(events, 1)]
+
+
+FIRST = numbered(1, TurnStarted("t"), TextDelta("a"), TextDelta("b"), TextDelta("c"))
+SECOND = numbered(2, TurnStarted("t"), TextDelta("x"), TextDelta("y"))
+CALLING = numbered(1, TextDelta("hm"), ToolStarted(ToolCall("c", "f", "{}")), TextDelta("a"), TextDelta("b"))
+RESET = Told(TurnReset(2), EventId(2, 0))
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize(
+    ("before", "after", "told", "text", "again"),
+    [
+        ("ab", EventId(1, 3), [*FIRST, Told(ended("abc"))], "abc", ["c", ""]),
+        ("abc", EventId(1, 4), [*FIRST, Told(ended("abc"))], "abc", [""]),
+        ("abc", EventId(1, 9), [*FIRST, Told(ended("abcd"))], "abcd", ["abcd"]),
+        ("ab", EventId(1, 3), [Told(ended("abc"))], "abc", ["abc"]),
+        ("ab", EventId(1, 3), [Told(ended("", TurnState.FAILED))], "", [""]),
+        ("ab", EventId(1, 3), [*SECOND, Told(ended("xy"))], "xy", ["", "x", "y", ""]),
+        ("ab", EventId(1, 3), [*FIRST, RESET, *SECOND, Told(ended("xy"))], "xy", ["c", "", "x", "y", ""]),
+        ("ab", EventId(1, 3), [RESET, *SECOND, Told(ended("xy"))], "xy", ["", "x", "y", ""]),
+        ("", EventId(2, 0), [RESET, *SECOND, Told(ended("xy"))], "xy", ["x", "y", ""]),
+        ("x", EventId(2, 2), [RESET, *SECOND, Told(ended("xy"))], "xy", ["y", ""]),
+        ("hm", EventId(1, 2), [*CALLING, Told(ended("ab"))], "ab", ["a", "b", ""]),
+        ("a", EventId(1, 3), [*CALLING, Told(ended("ab"))], "ab", ["b", ""]),
+    ],
+)
+def test_a_stream_goes_on_behind_what_its_client_has(
+    dialect: Dialect, before: str, after: EventId, told: list[Told], text: str, again: list[str]
+) -> None:
+    narrator = Narrator(dialect, KEY, "t", after=after)
+    narrator.opening(TurnState.WORKING)
+    found = _tell(narrator, told)
+    assert collected(found, before) == text
+    pieces = [event["artifactUpdate"] for event in found if "artifactUpdate" in event]
+    assert [piece["artifact"]["parts"][0]["text"] for piece in pieces] == again
+    assert kinds(found)[-1] == "statusUpdate"
+
+
+def _tell(narrator: Narrator, told: Iterable[Told]) -> list[Any]:
+    return [each for one in told for each in narrator.tell(one)]
+
+
+async def test_each_event_has_an_id_from_which_a_stream_goes_on(site: Site) -> None:
+    sent = said("stream 3 hello\nthink on\nsay !", "s", message_id="m")
+    answer = await site.http.post("/v1/agents/a/message:stream", **sent)
+    ids = [line[4:] for line in answer.text.splitlines() if line.startswith("id: ")]
+    assert ids
+    assert ids == sorted(ids, key=lambda place: EventId.parse(place) or EventId(0, 0))
+    whole = collected(events(answer))
+    task = events(answer)[0]["task"]["id"]
+    for place in ids:
+        known = answer.text[: answer.text.index(f"id: {place}\n")]
+        block = answer.text[len(known) :].split("\n\n", 1)[0]
+        had = [json.loads(line[6:]) for line in f"{known}{block}".splitlines() if line.startswith("data: ")]
+        headers = {"Last-Event-ID": place}
+        for again in (
+            await site.http.get(f"/v1/agents/a/tasks/{task}:subscribe", headers=headers),
+            await site.http.post("/v1/agents/a/message:stream", **(sent | {"headers": headers})),
+        ):
+            rest = events(again)
+            assert kinds(rest)[0] == "task"
+            assert kinds(rest)[-1] == "statusUpdate"
+            assert collected(rest, collected(had)) == whole
+    assert len(site.model.requests) == 1
+
+
+async def test_who_subscribes_to_a_running_task_gets_all_of_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscribed = asyncio.Event()
+    listen = site.runtime.listen
+
+    async def watched(*names: str) -> Any:
+        handle = await listen(*names)
+        subscribed.set()
+        return handle
+
+    monkeypatch.setattr(site.runtime, "listen", watched)
+    gate = site.model.gate("g")
+    asked = await site.ask("stream 2 ab\nwait g\nsay c", "s", configuration={"blocking": False})
+    await gate.reached.wait()
+    listening = asyncio.create_task(site.http.get(f"/v1/agents/a/tasks/{asked['id']}:subscribe"))
+    await subscribed.wait()
+    gate.opened.set()
+    found = events(await listening)
+    assert collected(found) == "abc"
+    assert found[-1]["statusUpdate"]["status"]["state"] == "TASK_STATE_COMPLETED"
+
+
+@pytest.mark.parametrize("place", ["x", "1", "1.-1", "-1.1"])
+async def test_a_place_that_no_stream_gave_is_refused(site: Site, place: str) -> None:
+    asked = await site.ask("say x", "s")
+    answer = await site.http.get(
+        f"/v1/agents/a/tasks/{asked['id']}:subscribe", headers={"Last-Event-ID": place}
+    )
+    assert (answer.status_code, answer.json()["error"]["field"]) == (400, "last-event-id")
+
+
+async def test_nobody_subscribes_to_what_is_not_there(site: Site) -> None:
+    assert (await site.http.get("/v1/agents/a/tasks/none:subscribe")).status_code == 404

@@ -15,6 +15,7 @@ from hector.domain.events import (
     ToolStarted,
     TurnEnded,
     TurnEvent,
+    TurnReset,
     TurnStarted,
     TurnWaiting,
 )
@@ -65,9 +66,9 @@ async def exchange(
         # Shielded, so that a turn which was begun meanwhile is known and can be ended.
         handle = await asyncio.shield(sending)
         taken(handle)
-        async with aclosing(handle.events()) as events:
-            async for event in events:
-                await display.show(event)
+        async with aclosing(handle.told()) as events:
+            async for told in events:
+                await display.show(told.event)
         return await handle.result()
     except asyncio.CancelledError:
         handle = await sending
@@ -98,6 +99,9 @@ class ReplyWriter:
                 await self.end_line()
                 if self._tells_tools:
                     note(f"  (runs {call.name})")
+            case TurnReset():
+                await self.end_line()
+                note("the server stopped: the answer begins anew")
             case TurnEnded(turn=turn):
                 await self._show_end(turn)
             case TurnStarted() | ThinkingDelta() | ToolFinished():

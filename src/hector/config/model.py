@@ -25,6 +25,7 @@ from hector.config.values import (
     LogLevel,
     MessageSize,
     OnBusy,
+    OnCrash,
     Port,
     Script,
     Temperature,
@@ -35,7 +36,7 @@ from hector.config.values import (
     UserId,
 )
 from hector.domain.errors import Problem
-from hector.domain.turns import TurnSettings
+from hector.domain.turns import Recovery, TurnSettings
 
 # -------------------------------------------------------------------------------------------- server
 
@@ -77,6 +78,7 @@ class ServerSection(Section):
     auth: AuthSection = AuthSection()
     limits: LimitsSection = LimitsSection()
     drain_timeout: Duration = 10.0
+    replica_name: Filled | None = None
 
 
 # --------------------------------------------------------------------------------------------- turns
@@ -87,6 +89,9 @@ class TurnsSection(Section):
     max_wait: TimeLimit = 300.0
     max_waiting: Count = 100
     max_steps: Count = 20
+    on_crash: OnCrash | None = None
+    max_attempts: Count = 3
+    event_retention: Duration = 300.0
     lease_ttl: LeaseTtl = 15.0
 
 
@@ -97,6 +102,9 @@ class AgentTurnsSection(Section):
     max_wait: TimeLimit | None = None
     max_waiting: Count | None = None
     max_steps: Count | None = None
+    on_crash: OnCrash | None = None
+    max_attempts: Count | None = None
+    event_retention: Duration | None = None
 
 
 # ------------------------------------------------------------------------------------ session stores
@@ -223,14 +231,22 @@ class Config(Section):
             raise FaultsError(*faults)
         return self
 
-    def turn_settings(self, agent: str) -> TurnSettings:
-        """An agent's, with the file's `turns` where it says nothing itself."""
+    def turn_settings(self, agent: str, *, side_effects: bool = False) -> TurnSettings:
+        """An agent's, with the file's `turns` where it says nothing itself.
+
+        `side_effects`: one of its tools has some, so that a turn is not run again unless that is asked for.
+        """
         own, common = self.agents[agent].turns, self.turns
         return TurnSettings(
             on_busy=common.on_busy if own.on_busy is None else own.on_busy,
             max_wait=common.max_wait if own.max_wait is None else own.max_wait,
             max_waiting=common.max_waiting if own.max_waiting is None else own.max_waiting,
             max_steps=common.max_steps if own.max_steps is None else own.max_steps,
+            recovery=Recovery(
+                own.on_crash or common.on_crash or ("fail" if side_effects else "resume"),
+                common.max_attempts if own.max_attempts is None else own.max_attempts,
+            ),
+            event_retention=(common.event_retention if own.event_retention is None else own.event_retention),
         )
 
     def where(self, path: str) -> tuple[str, int | None]:

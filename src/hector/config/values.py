@@ -319,6 +319,7 @@ MessageSize: TypeAlias = Annotated[
 
 Script: TypeAlias = Literal["echo", "recall", "obey"]
 OnBusy: TypeAlias = Literal["wait", "reject"]
+OnCrash: TypeAlias = Literal["resume", "fail"]
 SslMode: TypeAlias = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 Synchronous: TypeAlias = Annotated[Literal["full", "normal"], BeforeValidator(_lower)]
 LogLevel: TypeAlias = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]

@@ -1,11 +1,21 @@
 """What a turn does next, decided from its messages; pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TypeAlias, assert_never
 
-from hector.domain.messages import Message, ModelMessage, ToolCall, ToolMessage, UserMessage
+from hector.domain.events import RunEvent, TextDelta, ThinkingDelta, ToolFinished, ToolStarted
+from hector.domain.messages import (
+    Message,
+    ModelMessage,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,37 @@ def in_call_order(own: Sequence[Message]) -> list[Message]:
         return places.get(message.result.call_id, here) if isinstance(message, ToolMessage) else here
 
     return [message for _, message in sorted(enumerate(own), key=place)]
+
+
+def told_again(own: Sequence[Message]) -> list[RunEvent]:
+    """What the stored steps of a run told when they were made, for those who listen to its next attempt.
+
+    Without the calls that have no result: those are made, and told, once more.
+    """
+    since = list(takewhile(lambda message: not isinstance(message, UserMessage), reversed(own)))
+    done = {message.result.call_id for message in since if isinstance(message, ToolMessage)}
+    return [event for message in reversed(since) for event in _told_by(message, done)]
+
+
+def _told_by(message: Message, done: AbstractSet[str]) -> Iterator[RunEvent]:
+    match message:
+        case ModelMessage():
+            for part in message.parts:
+                match part:
+                    case Text(text):
+                        yield TextDelta(text)
+                    case Thinking(text):
+                        yield ThinkingDelta(text)
+                    case ToolCall(id) if id in done:
+                        yield ToolStarted(part)
+                    case _:
+                        pass  # what is no text is sent with the reply
+        case ToolMessage(result):
+            yield ToolFinished(result)
+        case UserMessage():
+            return
+        case _:
+            assert_never(message)
 
 
 def _model_calls(own: Sequence[Message]) -> int:

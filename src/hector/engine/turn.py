@@ -13,7 +13,7 @@ from hector.domain.errors import (
     StorageError,
     StoreUnavailableError,
 )
-from hector.domain.events import TextDelta, ThinkingDelta, ToolFinished, ToolStarted, TurnEvent
+from hector.domain.events import RunEvent, TextDelta, ThinkingDelta, ToolFinished, ToolStarted
 from hector.domain.memory import Tail
 from hector.domain.messages import (
     Message,
@@ -24,15 +24,17 @@ from hector.domain.messages import (
     Usage,
 )
 from hector.domain.models import ModelReply, ModelRequest
+from hector.domain.recovery import BrokenOff, give_up
 from hector.domain.tokens import count_message
 from hector.domain.turns import Begun, Lease, NewMessage, Outcome, Reason, Turn, TurnState, TurnStore
 from hector.engine.clean import accepted
 from hector.engine.defects import describe_defect
-from hector.engine.steps import AskModel, Finish, RunTools, in_call_order, next_step
+from hector.engine.steps import AskModel, Finish, RunTools, in_call_order, next_step, told_again
 from hector.engine.toolbox import Toolbox
 
-PATIENCE = 60.0
+PATIENCE = 600.0
 """Seconds for which a silent store is asked again, so that an answer that was paid for is kept."""
+SILENCE = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 _log = logging.getLogger(__name__)
@@ -53,14 +55,19 @@ class TurnRun:
         begun: Begun,
         agent: Agent,
         store: TurnStore,
-        emit: Callable[[TurnEvent], None],
+        emit: Callable[[RunEvent], None],
         *,
+        before_end: Callable[[], Awaitable[None]] | None = None,
+        on_silence: Callable[[], None] | None = None,
         stream: bool,
         patience: float = PATIENCE,
     ) -> None:
         self._agent = agent
         self._store = store
         self._emit = emit
+        self._before_end = before_end
+        self._on_silence = on_silence
+        """Called when the store has not answered for `SILENCE` seconds."""
         self._stream = stream
         self._patience = patience
         self._toolbox = Toolbox(agent.tools)
@@ -79,10 +86,13 @@ class TurnRun:
         return self._lease
 
     async def run(self) -> Turn:
-        """Raises `LeaseLostError`, and `OutcomeUnknownError` if the store is silent for `patience` seconds.
+        """Tells first what the steps told that are stored already.
 
+        Raises `LeaseLostError`, and `OutcomeUnknownError` if the store is silent for `patience` seconds.
         When it raises, the model and the tools have been stopped.
         """
+        for event in told_again(self._stored):
+            self._emit(event)
         try:
             return await self._to_the_end()
         except StorageError:
@@ -108,6 +118,11 @@ class TurnRun:
             error = f"{error}; the message is not run again, because it may have had effects through {names}"
             return Outcome(TurnState.FAILED, Reason.TOOL_UNKNOWN, error, self._usage)
         return Outcome(TurnState.FAILED, reason, error, self._usage, retryable)
+
+    def can_go_on_elsewhere(self) -> bool:
+        """Another replica may run it on from its last stored message."""
+        broken_off = BrokenOff(self._stored, attempts=1, handed_over=True)
+        return give_up(broken_off, self._agent.turns.recovery) is None
 
     async def _to_the_end(self) -> Turn:
         while True:
@@ -181,7 +196,7 @@ class TurnRun:
     async def _append(self, message: Message) -> None:
         new = await self._counted(message)
         async with self._appending:
-            await _insist(lambda: _untorn(self._append_once(new)), self._patience)
+            await self._insist(lambda: _untorn(self._append_once(new)))
 
     async def _append_once(self, new: NewMessage) -> None:
         self._lease = await self._store.append(self._lease, [new])
@@ -189,7 +204,18 @@ class TurnRun:
 
     async def _end(self, messages: Sequence[Message], outcome: Outcome) -> Turn:
         last = [await self._counted(message) for message in messages]
-        return await _insist(lambda: self._store.end(self._lease, last, outcome), self._patience)
+        if self._before_end:
+            await self._before_end()
+        return await self._insist(lambda: self._store.end(self._lease, last, outcome))
+
+    async def _insist(self, operation: Callable[[], Awaitable[T]]) -> T:
+        loop = asyncio.get_running_loop()
+        silent = loop.call_later(SILENCE, self._on_silence) if self._on_silence else None
+        try:
+            return await _insist(operation, self._patience)
+        finally:
+            if silent:
+                silent.cancel()
 
     async def _counted(self, message: Message) -> NewMessage:
         return NewMessage(message, await count_message(self._agent.tokens, message))

@@ -1,5 +1,6 @@
 """From a configuration to a running `Runtime`."""
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -29,6 +30,7 @@ from hector.llm.resolve import LlmEntry, ModelChoice, ResolveError, resolve
 from hector.memory.token_budget import TokenBudget
 from hector.memory.tokens import counter_for
 from hector.memory.window import BufferWindow
+from hector.runtime.housekeeping import keep_house
 from hector.runtime.patience import Patience, together
 from hector.runtime.replica import Replica
 from hector.runtime.runtime import OpenStore, Runtime
@@ -87,9 +89,13 @@ async def open_runtime(
         runtime = Runtime(agents, stores, message_limit=config.server.limits.message)
         # From here on the runtime closes the stores, after it has signed off from them.
         opened.pop_all()
+        mine = [(agent, stores[agent.session_store].store) for agent in agents.values()]
+        house = asyncio.create_task(keep_house(mine if adopts else ()))
         try:
             yield runtime
         finally:
+            house.cancel()
+            await asyncio.gather(house, return_exceptions=True)
             await runtime.close()
 
 
@@ -132,8 +138,8 @@ async def _join(
         return agent if agent and agent.session_store == name else None
 
     contract: Store = store
-    runner = TurnRunner(contract, agent_of)
-    label = f"{socket.gethostname()}:{os.getpid()}"
+    runner = TurnRunner(contract, agent_of, hands_over=adopts and store.shared)
+    label = f"{config.server.replica_name or socket.gethostname()}:{os.getpid()}"
     replica = Replica(contract, runner, store.locks, label=label, ttl=config.turns.lease_ttl, adopts=adopts)
     try:
         await replica.start()
@@ -176,7 +182,7 @@ def _agent(
         _memory(section.memory.working, tokens),
         tokens,
         {tool.spec.name: tool for tool in tools},
-        config.turn_settings(name),
+        config.turn_settings(name, side_effects=any(not tool.idempotent for tool in tools)),
         section.session_store or PRIVATE_STORE,
         section.name or name,
         section.description,

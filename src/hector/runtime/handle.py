@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from hector.domain.events import TurnEvent
+from hector.domain.events import Told
 from hector.domain.ids import SessionKey
 from hector.domain.turns import Turn
 from hector.runtime.feed import TurnFeed
@@ -25,9 +25,9 @@ class TurnHandle:
     waiting: bool = False
     """Other turns of the session came first when the message was taken."""
 
-    def events(self) -> AsyncGenerator[TurnEvent, None]:
-        """From the turn's first event; ends after `TurnEnded`."""
-        return self.feed.events()
+    def told(self) -> AsyncGenerator[Told, None]:
+        """What the turn tells, from its first event; ends after `TurnEnded`."""
+        return self.feed.told()
 
     async def result(self) -> Turn:
         """The turn at its end, durable.

@@ -2,27 +2,27 @@
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from hector.domain.errors import StorageError
 from hector.domain.replicas import OpenTurn, ReplicaLocks, ReplicaRow, ReplicaStore
 from hector.engine.defects import describe_defect
 from hector.runtime.turns import TurnRunner
+from hector.runtime.wakes import ORPHANS, Bell
+from hector.runtime.watch import Look, Watch
 
 logger = logging.getLogger(__name__)
 
+_FIRST_BEAT = 1.0
+"""Seconds, or a third of the ttl. It takes the lock where that is a server's, for which it needs a connection
+of its own: a process that ends sooner makes none."""
+_LOOK = 1.0
+"""Seconds between looks at the other replicas and what they left, where there are others."""
 _SIGN_OFF = 2.0
 """Seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    counter: int
-    since: float
-    """By the monotonic clock of this process."""
 
 
 class Replica:
@@ -43,10 +43,12 @@ class Replica:
         self._adopts = adopts
         self.failure: StorageError | None = None
         """Why the last heartbeat could not be written; None if it was."""
-        self._seen: dict[str, _Seen] = {}
+        # More than from one beat to the next, and less than where one was left out.
+        self._watch = Watch(ttl / 2, locks.stillness if locks else lambda ttl: ttl)
+        self._look_at = math.inf
+        """When, by the monotonic clock, somebody is to be found dead who has not beaten by then."""
         self._unknown: set[OpenTurn] = set()
         """What the last beat found to be ours, and unknown here."""
-        self._last_beat = time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -62,6 +64,7 @@ class Replica:
         try:
             async with asyncio.timeout(_SIGN_OFF):
                 await self._store.retire(self._runner.replica_id)
+            self._runner.wakes.tell(ORPHANS)
         except (StorageError, TimeoutError) as error:
             # Others will notice that its counter stands still.
             logger.warning("could not sign off from the session store: %s", str(error) or "no answer")
@@ -73,15 +76,30 @@ class Replica:
         self._runner.replica_id = replica_id
 
     async def _beat_on(self) -> None:
+        with self._runner.wakes.bell(ORPHANS) as bell:
+            await self._beat_or_look(bell)
+
+    async def _beat_or_look(self, bell: Bell) -> None:
+        beat_at = time.monotonic() + min(self._ttl / 3, _FIRST_BEAT)
         while True:
-            await asyncio.sleep(self._ttl / 3)
+            await bell.wait(max(0.0, min(beat_at, self._look_at) - time.monotonic()))
+            bell.clear()
+            now = time.monotonic()
             try:
+                if now < beat_at:
+                    await self._clear_up()
+                    continue
+                # From when it was due: others count on the time between two beats, whatever one takes.
+                beat_at = now + self._ttl / 3
                 await self._beat()
                 self.failure = None
             except StorageError as error:
-                self.failure = error
+                # Soon again: who lost its lock together with the store is taken for dead without a next beat.
+                beat_at = min(beat_at, time.monotonic() + self._ttl / 12)
                 # Leases stay ours until others, who see the store, have watched us stand still.
-                logger.warning("no heartbeat: %s", error)
+                if str(error) != str(self.failure):
+                    logger.warning("no heartbeat: %s", error)
+                self.failure = error
             except Exception as error:  # noqa: BLE001  # without its heart this replica would lose every turn
                 _tell("a heartbeat met a defect", error)
 
@@ -92,11 +110,6 @@ class Replica:
             await self._register()
             for turn_id in lost:
                 self._runner.drop(turn_id)
-        now = time.monotonic()
-        if now - self._last_beat > self._ttl:
-            # We stood still ourselves, or the store did: what we saw before proves nothing.
-            self._seen.clear()
-        self._last_beat = now
         await self._check_own_turns()
         await self._clear_up()
 
@@ -107,52 +120,39 @@ class Replica:
         gone = running.difference(turn.turn_id for turn in stored)
         for turn_id in gone & self._runner.running():
             self._runner.drop(turn_id)
-        await self._end_leaked(stored)
+        self._adopt_leaked(stored)
 
-    async def _end_leaked(self, stored: Sequence[OpenTurn]) -> None:
+    def _adopt_leaked(self, stored: Sequence[OpenTurn]) -> None:
         """What is ours by two beats and unknown here came of a commit without an answer: nobody runs it."""
         known = self._runner.known()
         unknown = {turn for turn in stored if turn.turn_id not in known}
         leaked, self._unknown = unknown & self._unknown, unknown
         for turn in leaked:
-            logger.warning("turn %s was begun here and is run by nobody; it is ended", turn.turn_id)
-            await self._clear(turn)
+            logger.warning("turn %s was begun here and is run by nobody", turn.turn_id)
+            self._runner.adopt(turn.key, turn.turn_id)
 
     async def _clear_up(self) -> None:
-        for row in await self._judge(await self._store.replicas()):
+        for row in await self._judge():
             if await self._store.declare_dead(row):
                 logger.warning(
                     "replica %s (%s) is dead; its turns are ended or taken over", row.id, row.label
                 )
         for orphan in await self._store.orphans():
-            await self._clear(orphan)
+            if self._adopts or self._runner.cares_for(orphan.key):
+                self._runner.adopt(orphan.key)
 
-    async def _clear(self, orphan: OpenTurn) -> None:
-        try:
-            if orphan.working:
-                await self._store.end_orphan(orphan, self._runner.replica_id)
-        except StorageError:
-            raise
-        except Exception as error:  # noqa: BLE001  # one that cannot be ended is not all of them
-            _tell(f"turn {orphan.turn_id} cannot be ended", error)
-            return
-        if self._adopts:
-            self._runner.adopt(orphan.key)
-
-    async def _judge(self, rows: Sequence[ReplicaRow]) -> list[ReplicaRow]:
-        """The dead: their lock is free, or their counter stood still for their ttl while we watched."""
-        others = [row for row in rows if row.id != self._runner.replica_id]
-        now = time.monotonic()
-        before, self._seen = self._seen, {}
-        dead = []
-        for row in others:
-            seen = before.get(row.id)
-            if seen is None or seen.counter != row.counter:
-                seen = _Seen(row.counter, now)
-            self._seen[row.id] = seen
-            if now - seen.since >= row.ttl or (self._locks and self._locks.is_free(row.id)):
-                dead.append(row)
-        return dead
+    async def _judge(self) -> Sequence[ReplicaRow]:
+        """The dead."""
+        self._look_at = math.inf
+        asked = time.monotonic()
+        others = [row for row in await self._store.replicas() if row.id != self._runner.replica_id]
+        freed = await self._locks.freed(others) if self._locks else ()
+        verdict = self._watch.judge(Look(asked, time.monotonic(), others, freed))
+        self._runner.wakes.others = bool(others)
+        # What others leave is found by looking, unless they can tell.
+        next_look = asked + _LOOK if others else math.inf
+        self._look_at = min(verdict.again, next_look)
+        return verdict.dead
 
 
 def _tell(what: str, error: Exception) -> None:

@@ -2,15 +2,18 @@
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hector.domain.agents import Agent
 from hector.domain.errors import (
     InvalidError,
     NotFoundError,
+    OutcomeUnknownError,
     StorageError,
     StoreOpenError,
+    StoreUnavailableError,
     TooLargeError,
 )
 from hector.domain.ids import (
@@ -27,7 +30,9 @@ from hector.domain.tokens import count_message
 from hector.domain.turns import Turn
 from hector.runtime.handle import TurnHandle
 from hector.runtime.replica import Replica
-from hector.runtime.turns import Store, TurnRunner
+from hector.runtime.turns import ANSWER_WITHIN, Store, TurnRunner
+
+T = TypeVar("T")
 
 _ANSWERS_WITHIN = 1.5
 """Seconds, for a look whether a store can be used."""
@@ -59,6 +64,25 @@ async def _problem(opened: OpenStore) -> str | None:
     if why is None:
         return None
     return str(why) if repr(opened.name) in str(why) else f"session store {opened.name!r}: {why}"
+
+
+async def _read(work: Awaitable[T]) -> T:
+    """Within a bounded time, whatever state the store is in."""
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN):
+            return await work
+    except TimeoutError:
+        raise StoreUnavailableError("the session store does not answer; try again") from None
+
+
+async def _done(work: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN):
+            return await work
+    except TimeoutError:
+        raise OutcomeUnknownError(
+            "the session store does not answer, so nobody knows whether it was done; it is safe to repeat"
+        ) from None
 
 
 class Runtime:
@@ -107,48 +131,56 @@ class Runtime:
     async def turn(self, agent_name: str, user_id: str, turn_id: str) -> Turn:
         """A turn with its messages. Raises `NotFoundError`."""
         check_storable(turn_id, "task_id")
-        turn = await self._of(self.agent(agent_name)).store.turn(agent_name, user_id, turn_id)
+        turn = await _read(self._of(self.agent(agent_name)).store.turn(agent_name, user_id, turn_id))
         if turn is None:
             raise NotFoundError("task", turn_id)
         return turn
 
+    async def listen(self, agent_name: str, user_id: str, turn_id: str) -> TurnHandle:
+        """What a turn tells, whoever runs it, also after its end. Raises `NotFoundError`."""
+        turn = await self.turn(agent_name, user_id, turn_id)
+        feed = self._of(self.agent(agent_name)).runner.listen(turn)
+        return TurnHandle(turn.key, turn.id, "", feed, repeated=True)
+
     async def cancel(self, agent_name: str, user_id: str, turn_id: str) -> Turn:
         """End a turn as its user wishes; one that has ended stays as it is."""
         turn = await self.turn(agent_name, user_id, turn_id)
-        canceled = await self._of(self.agent(agent_name)).runner.cancel(turn.key, turn_id)
+        canceled = await _done(self._of(self.agent(agent_name)).runner.cancel(turn.key, turn_id))
         return canceled or await self.turn(agent_name, user_id, turn_id)
 
     async def session(self, key: SessionKey) -> Session:
         """Raises `NotFoundError`."""
-        session = await self._of(self.agent(key.agent_id)).store.session(key)
+        session = await self.find_session(key)
         if session is None:
             raise NotFoundError("session", key.session_id)
         return session
 
     async def find_session(self, key: SessionKey) -> Session | None:
-        return await self._of(self.agent(key.agent_id)).store.session(key)
+        return await _read(self._of(self.agent(key.agent_id)).store.session(key))
 
     async def messages(
         self, key: SessionKey, *, before: int | None = None, limit: int = 100
     ) -> Sequence[StoredMessage]:
         """The newest messages with a seq below `before`, oldest first."""
-        return await self._of(self.agent(key.agent_id)).store.messages(key, before=before, limit=limit)
+        store = self._of(self.agent(key.agent_id)).store
+        return await _read(store.messages(key, before=before, limit=limit))
 
     async def sessions(
         self, agent_name: str, *, user_id: str | None, limit: int = 50, cursor: str | None = None
     ) -> SessionPage:
         """An agent's sessions by last change, newest first; None for those of all users."""
         store = self._of(self.agent(agent_name)).store
-        return await store.sessions(agent_id=agent_name, user_id=user_id, limit=limit, cursor=cursor)
+        page = store.sessions(agent_id=agent_name, user_id=user_id, limit=limit, cursor=cursor)
+        return await _read(page)
 
     async def create_session(self, key: SessionKey) -> bool:
         """Make an empty session; False if it exists."""
         check_session_id(key.session_id)
-        return await self._of(self.agent(key.agent_id)).store.create(key)
+        return await _done(self._of(self.agent(key.agent_id)).store.create(key))
 
     async def delete_session(self, key: SessionKey) -> bool:
         """Delete a session and all that belongs to it; its turns end as canceled. False if there was none."""
-        return await self._of(self.agent(key.agent_id)).runner.delete(key)
+        return await _done(self._of(self.agent(key.agent_id)).runner.delete(key))
 
     async def not_ready(self) -> list[str]:
         """Why requests would fail now; empty if they would not."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, assert_never
 
@@ -15,11 +16,11 @@ from hector.domain.errors import (
     StorageError,
     StoreUnavailableError,
 )
-from hector.domain.events import TurnStarted, TurnWaiting
+from hector.domain.events import EventStore, RunEvent, TurnStarted, TurnWaiting
 from hector.domain.ids import SessionKey, new_turn_id
 from hector.domain.messages import UserMessage
 from hector.domain.replicas import ReplicaStore
-from hector.domain.sessions import QueueState, SessionDirectory
+from hector.domain.sessions import SessionDirectory
 from hector.domain.turns import (
     Accepted,
     Arrival,
@@ -30,28 +31,34 @@ from hector.domain.turns import (
     Reason,
     Repeated,
     Turn,
-    TurnState,
     TurnStore,
 )
 from hector.engine.defects import describe_defect
 from hector.engine.turn import TurnRun
+from hector.runtime.event_log import EventLog
 from hector.runtime.feed import TurnFeed
+from hector.runtime.following import deleted, follow
 from hector.runtime.handle import TurnHandle
 from hector.runtime.local_turns import LocalTurn, LocalTurns
+from hector.runtime.queue import SessionQueue
+from hector.runtime.wakes import ORPHANS, Signals, Wakes, session_topic
 
 logger = logging.getLogger(__name__)
 
 _ACCEPT_TRIES = 3
 _LAST_WRITES = 5.0
 """Seconds for what a stop has to write; a database that does not answer is not to hold it up for longer."""
+ANSWER_WITHIN = 30.0
+"""Seconds of the store's silence after which whoever waits is told so."""
 _LOST = "lost"
 """The stop reason of a turn that is not ours any longer."""
-_POLL_FIRST, _POLL_LAST = 0.005, 0.25
-"""Seconds between looks at what other processes do; doubled from the first to the last."""
 
 
-class Store(TurnStore, SessionDirectory, ReplicaStore, Protocol):
+class Store(TurnStore, EventStore, SessionDirectory, ReplicaStore, Protocol):
     """All that a session store is."""
+
+    @property
+    def signals(self) -> Signals: ...
 
     async def close(self) -> None: ...
 
@@ -59,14 +66,21 @@ class Store(TurnStore, SessionDirectory, ReplicaStore, Protocol):
 class TurnRunner:
     """Accepts messages into one store, and runs the turns that are this replica's."""
 
-    def __init__(self, store: Store, agents: Callable[[str], Agent | None]) -> None:
+    def __init__(
+        self, store: Store, agents: Callable[[str], Agent | None], *, hands_over: bool = True
+    ) -> None:
+        """`hands_over`: there are, or will be, others who run on what a stop breaks off."""
         self._store = store
         self._agents = agents
+        self._hands_over = hands_over
         self.replica_id = ""
         """This replica's, as long as it is taken for alive; set by `Replica`."""
         self._locals = LocalTurns()
         """By turn and message id; a session that is deleted and made again may get a message once more."""
-        self._queues: dict[SessionKey, _Queue] = {}
+        self._queues: dict[SessionKey, SessionQueue] = {}
+        self.wakes = Wakes(store.signals)
+        self._followed: Counter[SessionKey] = Counter()
+        """Of turns that run elsewhere, as far as this process knows."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._accepting: set[asyncio.Task[Any]] = set()
         self.closing = False
@@ -103,12 +117,26 @@ class TurnRunner:
         accepting = self._spawn(self._submit(agent, arrival, stream=stream))
         self._accepting.add(accepting)
         accepting.add_done_callback(self._accepted)
-        return await asyncio.shield(accepting)
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                return await asyncio.shield(accepting)
+        except TimeoutError:
+            raise _silent() from None
+        except asyncio.CancelledError:
+            if accepting.cancelled():  # by `close`, not the caller
+                raise _silent() from None
+            raise
 
     def _accepted(self, accepting: asyncio.Task[Any]) -> None:
         self._accepting.discard(accepting)
         if not accepting.cancelled():
             accepting.exception()  # it is the caller's, who may have left
+
+    def listen(self, turn: Turn) -> TurnFeed:
+        """What a turn tells, whatever its state."""
+        running = (local for local in self._locals.of(turn.key) if local.turn_id == turn.id and local.task)
+        local = next(running, None)
+        return local.feed if local and not local.feed.failed else self._feed_elsewhere(turn, "")
 
     async def cancel(self, key: SessionKey, turn_id: str) -> Turn | None:
         """End a turn as its user wishes; None if it has ended. Raises `NotFoundError` if there is none."""
@@ -146,6 +174,10 @@ class TurnRunner:
         """What runs or waits here; not what is only followed to its end elsewhere."""
         return {local.turn_id for local in self._locals if local.stop_reason != _LOST}
 
+    def cares_for(self, key: SessionKey) -> bool:
+        """Somebody in this process waits for a turn of the session, or listens to one."""
+        return bool(self._locals.of(key)) or self._followed[key] > 0
+
     def drop(self, turn_id: str) -> None:
         """Stop what this process does for a turn that is not its own any longer; nothing is written."""
         for local in [turn for turn in self._locals if turn.turn_id == turn_id]:
@@ -154,16 +186,21 @@ class TurnRunner:
             else:
                 self._queue(local.key).wake()
 
-    def adopt(self, key: SessionKey) -> None:
-        """Run what waits in a session for a replica that is gone."""
+    def adopt(self, key: SessionKey, leaked: str | None = None) -> None:
+        """Go on with a session whose turn, or whose waiting message, a replica left that is gone.
+
+        `leaked` is a turn that the store says is run here, and is not. What is left of an agent that is not
+        served here is for replicas that serve it.
+        """
         if self._agents(key.agent_id) and not self.closing:
-            self._queue(key).adopt()
+            self._queue(key).adopt(leaked)
 
     # --- the end
 
     async def close(self, drain_timeout: float) -> None:
         """Let running turns end for `drain_timeout` seconds, then end them; what waits is left for others."""
         self.closing = True
+        self.wakes.close()
         for queue in self._queues.values():
             queue.wake()
         if running := self._running_tasks():
@@ -173,6 +210,8 @@ class TurnRunner:
                 await self._end_running()
         except TimeoutError:
             logger.warning("the session store does not answer; turns that run are left to other replicas")
+        for accepting in self._accepting:
+            accepting.cancel()
         for local in self._locals:
             self._fail(
                 local,
@@ -260,10 +299,15 @@ class TurnRunner:
 
     def _feed_of(self, message_id: str, turn: Turn) -> TurnFeed:
         local = self._locals.find(turn.key, turn.id, message_id)
-        if local:
+        if local and not local.feed.failed:
             return local.feed
+        return self._feed_elsewhere(turn, message_id)
+
+    def _feed_elsewhere(self, turn: Turn, message_id: str) -> TurnFeed:
         feed = TurnFeed()
         self._start(self._follow(turn.key, turn.id, message_id, feed))
+        if not turn.state.terminal:
+            self.adopt(turn.key)  # its replica may be gone
         return feed
 
     # --- running
@@ -276,8 +320,23 @@ class TurnRunner:
 
     async def _run_to_end(self, local: LocalTurn, begun: Begun) -> None:
         local.started = True
-        local.feed.publish(TurnStarted(local.turn_id))
-        run = TurnRun(begun, local.agent, self._store, local.feed.publish, stream=local.stream)
+        log = EventLog(self._store, lambda: run.lease, lambda: self.wakes.tell(local.turn_id))
+
+        def tell(event: RunEvent) -> None:
+            log.add(local.feed.publish(event))
+
+        run = TurnRun(
+            begun,
+            local.agent,
+            self._store,
+            tell,
+            before_end=log.settle,
+            # Who listens is told, and may ask again; the turn goes on, and keeps what the model has said.
+            on_silence=lambda: local.feed.fail(_silent()),
+            stream=local.stream,
+        )
+        local.feed.begin(begun.lease.attempt)
+        tell(TurnStarted(local.turn_id))
         try:
             if local.stop_reason:
                 await self._settle(local, run)
@@ -298,8 +357,8 @@ class TurnRunner:
         finally:
             # The session is free, whatever became of the turn.
             self._locals.remove(local)
-            if queue := self._queues.get(local.key):
-                queue.wake()
+            self.wakes.tell(local.turn_id, session_topic(local.key))
+            await log.stop()
 
     async def _settle(self, local: LocalTurn, run: TurnRun) -> None:
         """End a turn that was stopped from within this process."""
@@ -319,6 +378,11 @@ class TurnRunner:
         if reason == _LOST:
             return None
         try:
+            if reason == Reason.SHUTDOWN and self._hands_over and run.can_go_on_elsewhere():
+                await self._store.hand_over(run.lease)
+                self.wakes.tell(ORPHANS, session_topic(local.key))
+                logger.info("turn %s is handed over to other replicas", local.turn_id)
+                return None
             return await self._store.end(run.lease, [], _stopped(run, reason))
         except LeaseLostError:
             # Or the lease is ours, and went on by an append whose commit got no answer.
@@ -335,27 +399,15 @@ class TurnRunner:
 
     async def _follow(self, key: SessionKey, turn_id: str, message_id: str, feed: TurnFeed) -> None:
         """End the feed when the turn has ended that runs, or waits, in another process."""
-        pause = _POLL_FIRST
-        while not self.closing:
-            try:
-                turn = await self._store.turn(key.agent_id, key.user_id, turn_id)
-            except StorageError as error:
-                feed.fail(OutcomeUnknownError(f"{error}; the message is safe to repeat under its id"))
-                return
-            except Exception as error:  # noqa: BLE001  # whoever waits must be told something
-                feed.fail(_defect(error))
-                return
-            if turn is None:
-                feed.end(_deleted(key, turn_id))
-                return
-            if turn.state.terminal or (turn.state.paused and not _still_waits(turn, message_id)):
-                feed.end(turn)
-                return
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _POLL_LAST)
-        feed.fail(
-            StoreUnavailableError("this server stops; repeat the message under its id to get its answer")
-        )
+        self._followed[key] += 1
+        try:
+            await follow(self._store, self.wakes, feed, key, turn_id, message_id)
+        except Exception as error:  # noqa: BLE001  # whoever waits must be told something
+            feed.fail(_defect(error))
+        finally:
+            self._followed[key] -= 1
+            if not self._followed[key]:
+                del self._followed[key]
 
     def _stop(self, local: LocalTurn, reason: str) -> None:
         if local.task and not local.task.done() and local.stop_reason is None:
@@ -368,7 +420,7 @@ class TurnRunner:
 
     def _wait(self, local: LocalTurn, queued: Queued) -> None:
         self._locals.add(local)
-        local.feed.publish(TurnWaiting(local.turn_id, queued.ahead))
+        local.feed.waits(TurnWaiting(local.turn_id, queued.ahead))
         loop = asyncio.get_running_loop()
         local.deadline = loop.call_later(local.agent.turns.max_wait, self._waited_enough, local)
         self._queue(local.key).wake()
@@ -389,35 +441,42 @@ class TurnRunner:
             self._finish(local, turn)
             self._queue(local.key).wake()
 
-    def waits_here(self, key: SessionKey) -> list[LocalTurn]:
-        return [local for local in self._locals.of(key) if local.task is None]
+    def waits_here(self, key: SessionKey) -> bool:
+        return any(local.task is None for local in self._locals.of(key))
 
-    async def take(self, key: SessionKey) -> asyncio.Task[None] | None:
-        """Begin the next turn of a session if it is ours to begin; the task that runs it."""
+    async def take(self, key: SessionKey, leaked: str | None) -> asyncio.Task[None] | None:
         agent = self._agents(key.agent_id)
         if agent is None:
             return None
-        begun = await self._store.take(key, self.replica_id, agent.memory.limit)
+        taken = await self._store.take(key, self.replica_id, agent.memory.limit, agent.turns.recovery, leaked)
+        if taken.ended:
+            logger.warning("turn %s, which nobody ran any more, is ended", taken.ended)
+        begun = taken.begun
         if begun is None:
             return None
-        message_id = begun.own[-1].message_id or ""
+        if begun.lease.attempt > 1:
+            logger.warning("turn %s goes on here, attempt %d", begun.lease.turn_id, begun.lease.attempt)
+        # The message that the run answers; after a crash there may be more of the run behind it.
+        message_id = next(each.message_id or "" for each in begun.own if each.seq == begun.lease.run_seq)
         local = self._locals.find(key, begun.lease.turn_id, message_id)
         if local is None:  # its replica is gone, and nobody listens
-            local = LocalTurn(agent, key, begun.lease.turn_id, message_id, stream=False)
+            # Somebody may listen to it on another replica.
+            local = LocalTurn(agent, key, begun.lease.turn_id, message_id, stream=True)
         if local.deadline:
             local.deadline.cancel()
         self._begin(local, begun)
         return local.task
 
-    async def look(self, key: SessionKey) -> QueueState:
+    async def look(self, key: SessionKey) -> None:
         """Read the queue; those who wait here in vain are told."""
-        waited = self.waits_here(key)  # before the look: who comes later is not in it
+        waiting = [
+            local for local in self._locals.of(key) if local.task is None
+        ]  # who comes later is not in it
         state = await self._store.queue(key)
-        for local in waited:
+        for local in waiting:
             left = (local.turn_id, local.message_id) not in state.waiting
             if left and local.task is None and not local.feed.ended:
                 await self._gone(local)
-        return state
 
     async def _gone(self, local: LocalTurn) -> None:
         """It does not wait any longer, and it was not we who began it."""
@@ -425,7 +484,7 @@ class TurnRunner:
         if local.task:
             return
         if turn is None:
-            self._finish(local, _deleted(local.key, local.turn_id))
+            self._finish(local, deleted(local.key, local.turn_id))
         elif turn.state.terminal or turn.state.paused:
             # A turn that does not hold the message was to be resumed by it, and could not be.
             if any(stored.message_id == local.message_id for stored in turn.messages):
@@ -436,14 +495,14 @@ class TurnRunner:
             self._leave(local)
             self._start(self._follow(local.key, local.turn_id, local.message_id, local.feed))
 
-    def _queue(self, key: SessionKey) -> "_Queue":
+    def _queue(self, key: SessionKey) -> SessionQueue:
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = _Queue(key, self)
+            queue = self._queues[key] = SessionQueue(key, self, self.wakes)
             queue.task = self._spawn(self._serve(queue))
         return queue
 
-    async def _serve(self, queue: "_Queue") -> None:
+    async def _serve(self, queue: SessionQueue) -> None:
         try:
             await queue.serve()
         finally:
@@ -475,64 +534,20 @@ class TurnRunner:
         return task
 
 
-class _Queue:
-    """The loop that begins the waiting turns of one session, as long as some wait here."""
-
-    def __init__(self, key: SessionKey, runner: TurnRunner) -> None:
-        self.key = key
-        self.task: asyncio.Task[None]
-        self._runner = runner
-        self._woken = asyncio.Event()
-        self._adopts = False
-
-    def wake(self) -> None:
-        self._woken.set()
-
-    def adopt(self) -> None:
-        self._adopts = True
-        self.wake()
-
-    async def serve(self) -> None:
-        pause = _POLL_FIRST
-        while not self._runner.closing and (self._adopts or self._runner.waits_here(self.key)):
-            self._woken.clear()
-            try:
-                running = await self._runner.take(self.key)
-                if running:
-                    await asyncio.wait((running,))
-                    pause = _POLL_FIRST
-                    continue
-                self._adopts = False
-                await self._runner.look(self.key)
-            except StorageError as error:
-                logger.warning("the queue of a session of agent %s: %s", self.key.agent_id, error)
-            except Exception as error:  # noqa: BLE001  # others wait in this queue
-                _defect(error)
-            try:
-                async with asyncio.timeout(pause):
-                    await self._woken.wait()
-                pause = _POLL_FIRST
-            except TimeoutError:
-                pause = min(pause * 2, _POLL_LAST)
-
-
 def _defect(error: Exception) -> OutcomeUnknownError:
     """Logged here; what the caller is told. A turn that is left behind is ended by the heartbeat."""
     logger.error("a turn met a defect:\n%s", describe_defect(error))
     return OutcomeUnknownError("internal error; the message is safe to repeat under its id")
 
 
+def _silent() -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        "the session store does not answer, so nobody knows what was stored; the message is safe to repeat"
+        " under its id"
+    )
+
+
 def _stopped(run: TurnRun, reason: str) -> Outcome:
     if reason == Reason.CANCELED:
         return run.canceled()
     return run.failed(reason, "the server was stopped; send the message again", retryable=True)
-
-
-def _deleted(key: SessionKey, turn_id: str) -> Turn:
-    """What is left to say of a turn whose session is gone."""
-    return Turn(turn_id, key, TurnState.CANCELED, Reason.SESSION_DELETED, "the session was deleted meanwhile")
-
-
-def _still_waits(turn: Turn, message_id: str) -> bool:
-    """The paused turn has not been resumed yet by this message."""
-    return any(stored.seq is None and stored.message_id == message_id for stored in turn.messages)

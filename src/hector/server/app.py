@@ -86,6 +86,7 @@ class HectorApp:
             Route(agent + "/message:send", rest.send, methods=["POST"]),
             Route(agent + "/message:stream", rest.stream, methods=["POST"]),
             Route(agent + "/tasks/{task:segment}:cancel", rest.cancel, methods=["POST"]),
+            Route(agent + "/tasks/{task:segment}:subscribe", rest.subscribe, methods=["GET", "POST"]),
             Route(agent + "/tasks/{task:segment}", rest.task, methods=["GET"]),
             Route(agent + "/sessions", browse.sessions, methods=["GET"]),
             Route(session, browse.session, methods=["GET"]),

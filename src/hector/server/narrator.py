@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from hector.domain.events import (
+    EventId,
     TextDelta,
     ThinkingDelta,
+    Told,
     ToolFinished,
     ToolStarted,
     TurnEnded,
     TurnEvent,
+    TurnReset,
     TurnStarted,
     TurnWaiting,
 )
@@ -27,10 +30,15 @@ class Narrator:
     A piece of the reply without `append` replaces what came before: that was said before a tool was called.
     """
 
-    def __init__(self, dialect: Dialect, key: SessionKey, turn_id: str) -> None:
+    def __init__(
+        self, dialect: Dialect, key: SessionKey, turn_id: str, *, after: EventId | None = None
+    ) -> None:
+        """`after` is the place that an earlier stream of the same caller had reached."""
         self._dialect = dialect
         self._key = key
         self._turn_id = turn_id
+        self._after = after
+        """None once the stream is beyond it."""
         self._state: TurnState | None = None
         self._written: list[str] = []
         self._fresh = True
@@ -46,13 +54,37 @@ class Narrator:
         """All there is to tell of a turn that had ended before the stream began."""
         return {"task": wire.task(self._dialect, turn)}
 
-    def tell(self, event: TurnEvent) -> Iterator[Json]:
+    def tell(self, told: Told) -> Iterator[Json]:
+        event, place = told
+        if self._after and place:
+            if place <= self._after:
+                self._note(event)
+                return
+            other_attempt = place.attempt > self._after.attempt
+            self._after = None
+            if other_attempt and not isinstance(event, TurnReset):
+                yield from self._begin_anew()
+        yield from self._tell(event)
+
+    def _note(self, event: TurnEvent) -> None:
+        """The caller has been told."""
+        match event:
+            case TextDelta(text):
+                self._write(text)
+            case ToolStarted():
+                self._fresh = True
+            case _:
+                pass  # it leaves no trace in what follows
+
+    def _tell(self, event: TurnEvent) -> Iterator[Json]:
         match event:
             case TurnWaiting() | ThinkingDelta():
                 return
             case TurnStarted():
                 if self._state is not TurnState.WORKING:
                     yield self._working(None)
+            case TurnReset():
+                yield from self._begin_anew()
             case TextDelta(text):
                 yield self._piece(text)
             case ToolStarted(call):
@@ -75,17 +107,33 @@ class Narrator:
             self._dialect, self._key, self._turn_id, status, final=False, metadata=metadata
         )
 
+    def _begin_anew(self) -> Iterator[Json]:
+        """What was said of the reply, also by an earlier stream, does not count."""
+        self._written.clear()
+        self._fresh = False
+        yield wire.artifact_update(
+            self._dialect, self._key, self._turn_id, (Text(""),), append=False, last=False
+        )
+
     def _piece(self, text: str) -> Json:
-        if self._fresh:
-            self._written.clear()
-        append, self._fresh = not self._fresh, False
-        self._written.append(text)
+        append = self._write(text)
         return wire.artifact_update(
             self._dialect, self._key, self._turn_id, (Text(text),), append=append, last=False
         )
 
+    def _write(self, text: str) -> bool:
+        """Whether it goes behind what was said before."""
+        append, self._fresh = not self._fresh, False
+        if not append:
+            self._written.clear()
+        self._written.append(text)
+        return append
+
     def _ending(self, turn: Turn) -> Iterator[Json]:
         parts = () if turn.state.paused else wire.reply_parts(turn)
+        if self._after and not parts:
+            # Of what the caller was told in part nothing is left, or nobody knows any more what it was.
+            yield from self._begin_anew()
         if parts:
             streamed = list(parts) == [Text("".join(self._written))]
             yield wire.artifact_update(

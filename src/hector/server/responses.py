@@ -58,11 +58,14 @@ def error_response(
 
 
 class EventStream(Response):
-    """Server-sent events, each the JSON of one object; ends early, and quietly, when its client leaves."""
+    """Server-sent events, each the JSON of one object; ends early, and quietly, when its client leaves.
+
+    With the place in the stream, where an event has one, that a client names to go on from there.
+    """
 
     def __init__(
         self,
-        events: AsyncGenerator[Mapping[str, JsonValue], None],
+        events: AsyncGenerator[tuple[str | None, Mapping[str, JsonValue]], None],
         *,
         numeric: bool = False,
         keep_alive: float = KEEP_ALIVE,
@@ -98,8 +101,9 @@ class EventStream(Response):
     async def _write(self, send: Send) -> None:
         async with aclosing(self._events) as events:
             try:
-                async for event in events:
-                    await self._send(send, b"data: " + to_json(event) + b"\n\n")
+                async for place, event in events:
+                    named = f"id: {place}\n".encode() if place else b""
+                    await self._send(send, named + b"data: " + to_json(event) + b"\n\n")
             except Exception as error:  # noqa: BLE001 - whatever it is, the client is told that no end will come
                 if not isinstance(error, HectorError):
                     # Not `exception`, which would log the error's text, that is perhaps a user's.

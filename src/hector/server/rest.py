@@ -1,11 +1,13 @@
 """A2A over plain HTTP: messages and tasks of one agent."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from hector.domain.errors import ConflictError, InvalidError, NotPausedError, TooLargeError
+from hector.domain.events import EventId
 from hector.domain.turns import Reason, Turn, TurnState
 from hector.runtime.handle import TurnHandle
 from hector.runtime.runtime import Runtime
@@ -43,8 +45,20 @@ class Rest:
         exchange = exchange_of(request)
         agent: str = request.path_params["agent"]
         asked = await self._read(request, agent, exchange)
+        after = _last_event(exchange)
         handle = await self._submit(agent, exchange, asked, stream=True)
-        return EventStream(self._narrate(handle, asked.dialect), numeric=exchange.numeric)
+        if handle.repeated and after:
+            handle = await self._runtime.listen(agent, exchange.caller.user_id, handle.turn_id)
+        return EventStream(self._narrate(handle, asked.dialect, after), numeric=exchange.numeric)
+
+    async def subscribe(self, request: Request) -> Response:
+        """The rest of a stream that was broken off, or all of it for who names no place in it."""
+        exchange = exchange_of(request)
+        after = _last_event(exchange)
+        handle = await self._runtime.listen(
+            request.path_params["agent"], exchange.caller.user_id, request.path_params["task"]
+        )
+        return EventStream(self._narrate(handle, _dialect(exchange), after), numeric=exchange.numeric)
 
     async def task(self, request: Request) -> Response:
         exchange = exchange_of(request)
@@ -105,20 +119,36 @@ class Rest:
             return turn
         return await self._runtime.turn(turn.key.agent_id, turn.key.user_id, turn.id)
 
-    async def _narrate(self, handle: TurnHandle, dialect: Dialect) -> AsyncGenerator[Json, None]:
-        narrator = Narrator(dialect, handle.key, handle.turn_id)
+    async def _narrate(
+        self, handle: TurnHandle, dialect: Dialect, after: EventId | None
+    ) -> AsyncGenerator[tuple[str | None, Json], None]:
+        narrator = Narrator(dialect, handle.key, handle.turn_id, after=after)
         state = TurnState.SUBMITTED if handle.waiting else TurnState.WORKING
         if handle.repeated:
             state = (await self._as_it_stands(handle)).state
-            if state.terminal or handle.feed.ended:
-                yield narrator.whole(await handle.result())
+            if after is None and (state.terminal or handle.feed.ended):
+                yield None, narrator.whole(await handle.result())
                 return
             if state.paused:  # its turn has not come yet to go on with this message
                 state = TurnState.SUBMITTED
-        yield narrator.opening(state)
-        async for event in handle.events():
-            for told in narrator.tell(event):
-                yield told
+        yield None, narrator.opening(TurnState.WORKING if state.terminal else state)
+        async with aclosing(handle.told()) as events:
+            async for told in events:
+                pieces = list(narrator.tell(told))
+                for number, piece in enumerate(pieces, 1):
+                    # A client that got the first of two pieces alone is told both again.
+                    place = str(told.id) if told.id and number == len(pieces) else None
+                    yield place, piece
+
+
+def _last_event(exchange: Exchange) -> EventId | None:
+    named = exchange.headers.get(b"last-event-id")
+    if not named:
+        return None
+    place = EventId.parse(named.decode("latin-1"))
+    if place is None:
+        raise InvalidError("last-event-id", "is not the id of an event of a stream, like 1.5")
+    return place
 
 
 def _dialect(exchange: Exchange) -> Dialect:

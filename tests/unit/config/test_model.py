@@ -20,7 +20,7 @@ from hector.config import (
     loads,
 )
 from hector.config.values import parse_duration, parse_size
-from hector.domain.turns import TurnSettings
+from hector.domain.turns import Recovery, TurnSettings
 
 QUICK_START = """\
 # config.yaml
@@ -139,6 +139,20 @@ def test_an_agent_takes_from_the_common_turns_what_it_does_not_say_itself() -> N
 
 def test_the_defaults_of_turns_are_the_domains() -> None:
     assert Config(agents={"a": AgentSection(llm="x")}).turn_settings("a") == TurnSettings()
+
+
+def test_turns_are_not_run_again_where_tools_have_side_effects_unless_that_is_asked_for() -> None:
+    config = Config(
+        agents={
+            "common": AgentSection(llm="x"),
+            "own": AgentSection(llm="x", turns=AgentTurnsSection(on_crash="resume", max_attempts=7)),
+        }
+    )
+    assert config.turn_settings("common").recovery == Recovery("resume", 3)
+    assert config.turn_settings("common", side_effects=True).recovery == Recovery("fail", 3)
+    assert config.turn_settings("own", side_effects=True).recovery == Recovery("resume", 7)
+    cautious = config.model_copy(update={"turns": TurnsSection(on_crash="fail")})
+    assert cautious.turn_settings("common").recovery.on_crash == "fail"
 
 
 def test_a_configuration_made_in_code_is_checked_too() -> None:

@@ -167,7 +167,11 @@ def test_each_fault_says_what_was_wanted_and_what_was_found(fragment: str, probl
         ),
         (
             "{llm: x, turns: {lease_ttl: 5}}",
-            "agents.a.turns.lease_ttl: unknown key (known: on_busy, max_wait, max_waiting, max_steps)",
+            (
+                "agents.a.turns.lease_ttl: unknown key (known: on_busy, max_wait, max_waiting, max_steps,"
+                " on_crash, max_attempts,"
+                " event_retention)"
+            ),
         ),
         (
             "{llm: x, memory: {working: {window_size: 5}}}",

@@ -30,6 +30,8 @@ from hector.domain.turns import (
     Lease,
     NewMessage,
     Outcome,
+    Recovery,
+    Taken,
     Turn,
     TurnSettings,
     TurnState,
@@ -124,7 +126,17 @@ class RecordingStore:
     async def accept(self, arrival: Arrival, limit: TailLimit) -> Accepted:
         _not_the_engines()
 
-    async def take(self, key: SessionKey, replica_id: str, limit: TailLimit) -> Begun | None:
+    async def hand_over(self, lease: Lease) -> None:
+        _not_the_engines()
+
+    async def take(
+        self,
+        key: SessionKey,
+        replica_id: str,
+        limit: TailLimit,
+        recovery: Recovery,
+        leaked: str | None = None,
+    ) -> Taken:
         _not_the_engines()
 
     async def withdraw(self, key: SessionKey, turn_id: str, message_id: str, reason: str) -> Turn | None:
