@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections import defaultdict
@@ -14,6 +15,7 @@ import httpx
 
 from tests.kill.history import Delete, History, Place, Send, text_of
 from tests.kill.servers import AGENTS, USERS, Hector, Server, parse_call, parse_task, token_of
+from tests.kill.streams import Reading, blocks
 
 GIVE_UP = 60.0
 """Seconds after which a request without an answer is an anomaly."""
@@ -26,6 +28,10 @@ _PATIENCE = 0.4
 """Seconds after which a message is sent to another server as well; doubled each time."""
 _OUTCOME_UNKNOWN = "outcome_unknown"
 """The code of an error that says so."""
+_STREAMS = 0.4
+"""How many messages are answered as streams."""
+_BREAKS = 0.15
+"""How likely a stream is broken off after an event."""
 _HOT = 4
 """How much more often the first place is chosen, so that messages wait there."""
 
@@ -54,7 +60,10 @@ class Clients:
         """Requests, also those whose answer has come from another server meanwhile."""
         self.stopping = False
         self.unanswered: list[str] = []
+        self.untrue: list[str] = []
+        """What streams told that no stream may tell."""
         self.calls = 0
+        self.streams = self.reconnects = self.resets = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -161,8 +170,10 @@ class Clients:
         """Send it, to others too if that takes long, until it is answered; sometimes again if it failed."""
         deadline = time.monotonic() + GIVE_UP
         patience, pending = _PATIENCE, set[asyncio.Task[Send]]()
+        streams = self._rng.random() < _STREAMS
         while time.monotonic() < deadline:
-            sending = asyncio.create_task(self._send(message, await self._server()))
+            send = self._stream if streams else self._send
+            sending = asyncio.create_task(send(message, await self._server()))
             self._open.add(sending)
             sending.add_done_callback(self._open.discard)
             done, pending = await asyncio.wait(
@@ -180,18 +191,63 @@ class Clients:
             await self._changed.wait()
         return self._rng.choice(serving)
 
+    async def _stream(self, message: Message, server: Server) -> Send:
+        """The answer as it is told in pieces; now and then the stream breaks, and goes on elsewhere."""
+        reading = Reading()
+        self.streams += 1
+        while True:
+            send = await self._read_on(message, server, reading)
+            if reading.answer and not send.refusal:
+                send.answer = reading.answer
+                self._history.acknowledged += 1
+                self._answered.set()
+            if reading.answer or reading.error or send.refusal or send.end == math.inf or server.killed:
+                break
+            self.reconnects += 1
+            server = await self._server()
+        self.resets += reading.resets
+        self.untrue += [f"{message.text}: {fault}" for fault in reading.faults]
+        return send
+
+    async def _read_on(self, message: Message, server: Server, reading: Reading) -> Send:
+        """One stream of it, to its end or until it breaks."""
+        place = message.place
+        send = self._history.send(Send(place, message.text, time.monotonic()))
+        url = f"{server.url}/v1/agents/{place.agent}/message:stream"
+        headers = _headers(place) | ({"last-event-id": reading.place} if reading.place else {})
+        try:
+            async with self._http.stream("POST", url, json=_said(message), headers=headers) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    self._end(send, server, response)
+                    send.refusal = f"{response.status_code}: {response.text}"
+                    await self._wait_a_little()
+                    return send
+                async for block in blocks(response):
+                    # It was taken before this was told.
+                    send.end = min(send.end, time.monotonic())
+                    reading.take(block)
+                    if reading.error:
+                        send.refusal = f"503: {reading.error}"
+                        send.end = math.inf
+                        self._doubt(send, server)
+                        break
+                    if reading.answer or self._rng.random() < _BREAKS:
+                        break
+        except httpx.TransportError as error:
+            if send.end == math.inf:
+                self._doubt(send, server)
+            if isinstance(error, httpx.TimeoutException) and not server.killed:
+                self.unanswered.append(f"{message.text} at {server.log.name}, as a stream")
+        self._history.touch([place])
+        return send
+
     async def _send(self, message: Message, server: Server) -> Send:
         place = message.place
         send = self._history.send(Send(place, message.text, time.monotonic()))
         url = f"{server.url}/v1/agents/{place.agent}/message:send"
-        said = {
-            "messageId": message.id,
-            "contextId": place.session,
-            "role": "ROLE_USER",
-            "parts": [{"text": message.text}],
-        }
         try:
-            response = await self._http.post(url, json={"message": said}, headers=_headers(place))
+            response = await self._http.post(url, json=_said(message), headers=_headers(place))
         except httpx.TransportError as error:
             self._doubt(send, server)
             if isinstance(error, httpx.TimeoutException) and not server.killed:
@@ -223,6 +279,16 @@ class Clients:
     async def _wait_a_little(self) -> None:
         """Before what was refused is tried again."""
         await asyncio.sleep(self._rng.uniform(0, _LONGEST_PAUSE))
+
+
+def _said(message: Message) -> dict[str, object]:
+    said = {
+        "messageId": message.id,
+        "contextId": message.place.session,
+        "role": "ROLE_USER",
+        "parts": [{"text": message.text}],
+    }
+    return {"message": said}
 
 
 def _headers(place: Place) -> dict[str, str]:

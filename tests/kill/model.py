@@ -15,6 +15,9 @@ from tests.kill.history import History, Line, ModelCall, reply_to
 LONGEST_ANSWER = 0.03
 """Seconds."""
 
+LINGERS = 0.15
+"""How many answers are streamed slowly."""
+
 _MARKED = re.compile(r"(\S+)(?:\s+\[not answered: ([^\]]*)\])?")
 _REPLY = re.compile(r"reply \d+ to \S+")
 _SAID = {
@@ -52,7 +55,9 @@ class RecordingModel(FakeOpenAI):
         call = ModelCall(self.asked, time.monotonic(), agent, lines)
         self._history.call(call)
         await asyncio.sleep(self._rng.uniform(0, LONGEST_ANSWER))
-        answer = Behaviour(text=reply_to(call.text, call.number), chunks=3)
+        # Some take longer than what a stream tells stays in memory alone, and are told elsewhere, too.
+        pause = self._rng.uniform(0.05, 0.3) if self._rng.random() < LINGERS else 0.0
+        answer = Behaviour(text=reply_to(call.text, call.number), chunks=3, pause=pause)
         await super()._answer_or_see_client_go(body, answer, reader, writer)
 
     def _once(self, line: Line) -> Line:

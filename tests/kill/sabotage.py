@@ -38,7 +38,7 @@ def without_unique_keys(*names: str) -> None:
 def without_guard() -> None:
     # The other key is what a repeat is found by, where a turn begins in one statement.
     without_unique_keys("uq_messages_seq")
-    assert _without(statements, statements._guard) == 2, "append and end"
+    assert _without(statements, statements._guard) == 3, "append, end and hand over"
     # Tried first where a whole transaction is one statement.
     assert _without(fused, fused._guarded) == 2, "append and end"
 
@@ -109,7 +109,8 @@ def without_commit() -> None:
         driver: Any = self._driver
         connection = await driver.pool.acquire()
         try:
-            return await server._transaction(connection, "write", running.end(lease, messages, outcome))
+            turn: Turn = await server.transact(connection, "write", running.end(lease, messages, outcome))
+            return turn
         except server.ConnectionLostError:
             return running.ended_turn(lease, messages, outcome)
         finally:

@@ -59,6 +59,11 @@ class Report:
     repeats: int = 0
     refused: int = 0
     calls: int = 0
+    streams: int = 0
+    reconnects: int = 0
+    """Of streams, each from where it was broken off."""
+    resets: int = 0
+    """Streams that were told to begin anew."""
     model_calls: int = 0
     states: Counter[str] = field(default_factory=Counter)
     """Of the turns that are stored in the end."""
@@ -78,6 +83,7 @@ class Report:
             ),
             f"{self.operations:7} requests, {self.repeats} of them repeats",
             f"{self.acknowledged:7} acknowledged, {self.refused} told to try again",
+            f"{self.streams:7} streams, {self.reconnects} reconnects, {self.resets} begun anew",
             f"{self.model_calls:7} model calls; stored turns: {turns}",
             f"{self.looks:7} looks at the database",
             f"{len(self.anomalies):7} anomalies",
@@ -183,6 +189,7 @@ class _Suite:
             if not self._report.anomalies:
                 await self._stop_cleanly()
         self._report.anomalies += [f"no answer for {text}" for text in self._clients.unanswered]
+        self._report.anomalies += self._clients.untrue
 
     # --- faults
 
@@ -366,6 +373,8 @@ class _Suite:
         sends = [send for place in history.places.values() for each in place.sends.values() for send in each]
         report.operations, report.acknowledged = history.sends, history.acknowledged
         report.calls = self._clients.calls
+        report.streams, report.resets = self._clients.streams, self._clients.resets
+        report.reconnects = self._clients.reconnects
         report.repeats = history.sends - sum(len(place.sends) for place in history.places.values())
         report.refused = sum(send.refusal is not None for send in sends)
         report.states.update(turn.state for rows in snapshot.places.values() for turn in rows.turns.values())
