@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from tests.kill.stores import DatabaseName
 
-AnyFault: TypeAlias = Literal["kill", "pause", "delete", "kill call"]
+AnyFault: TypeAlias = Literal["kill", "stop", "pause", "delete", "kill call"]
 ServerFault: TypeAlias = Literal[
     "cut connections", "lose answers", "partition", "crash database", "freeze database"
 ]
@@ -16,7 +16,8 @@ Fault: TypeAlias = AnyFault | ServerFault
 
 TOLD: Mapping[Fault, str] = {
     "kill": "servers killed",
-    "pause": "servers stopped for longer than their lease",
+    "stop": "servers told to stop, which hand over what they run",
+    "pause": "servers frozen for longer than their lease",
     "delete": "sessions deleted in use",
     "kill call": "of {calls} `hector call` killed",
     "cut connections": "times the database ended all connections of a server",
@@ -25,10 +26,17 @@ TOLD: Mapping[Fault, str] = {
     "crash database": "times the database killed, and started again",
     "freeze database": "times the database hung for longer than a lease",
 }
-_ON_A_FILE: Mapping[Fault, int] = {"kill": 45, "pause": 20, "delete": 25, "kill call": 10}
+_ON_A_FILE: Mapping[Fault, int] = {
+    "kill": 35,
+    "stop": 15,
+    "pause": 15,
+    "delete": 25,
+    "kill call": 10,
+}
 _ON_A_SERVER: Mapping[Fault, int] = {
-    "kill": 25,
-    "pause": 9,
+    "kill": 20,
+    "stop": 8,
+    "pause": 8,
     "delete": 18,
     "kill call": 5,
     "cut connections": 13,

@@ -37,7 +37,8 @@ def configuration(sql: Mapping[str, Any], model_url: str) -> Mapping[str, Any]:
     return {
         "server": {
             "auth": {"tokens": [{"token": token_of(user), "user": user} for user in USERS]},
-            "drain_timeout": 5,
+            # What runs at a stop is handed over.
+            "drain_timeout": 0,
         },
         "turns": {"lease_ttl": LEASE_TTL},
         "session_stores": {_STORE: {"backend": "sql", "sql": sql}},
@@ -74,6 +75,9 @@ class Server:
         """Empty until it is ready, and again once it was killed."""
         self.paused = False
         self.killed = False
+        """It is ending, or has ended."""
+        self.stopped = False
+        """... because it was told to."""
         self.gone = False
         """Nothing that it has sent to its database can have any effect any more."""
 
@@ -114,6 +118,11 @@ class Server:
         if self.paused:
             self.paused = False
             self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """It ends by itself; as to its clients, it is as if it were killed."""
+        self.stopped = self.killed = True
+        self.terminate()
 
     def terminate(self) -> None:
         self.url = ""

@@ -227,6 +227,8 @@ class _Suite:
         match fault.kind:
             case "kill":
                 return self._kill(rng, during_a_start=fault.during_a_start)
+            case "stop":
+                return self._stop(rng)
             case "pause":
                 if not self._serving or any(server.paused for server in self._serving):
                     return False
@@ -278,9 +280,20 @@ class _Suite:
         _ = self._start(self._restart(self._servers.index(killed), killed))
         return True
 
+    def _stop(self, rng: random.Random) -> bool:
+        serving = [server for server in self._serving if not server.paused]
+        if len(serving) < SERVERS:
+            return False
+        stopped = rng.choice(serving)
+        stopped.stop()
+        _ = self._start(self._restart(self._servers.index(stopped), stopped))
+        return True
+
     async def _restart(self, place: int, killed: Server) -> None:
         self._servers[place] = started = await self._hector.serve()
-        await killed.wait()
+        status = await killed.wait()
+        if killed.stopped and status:
+            self._report.anomalies.append(f"{killed.log.name} was told to stop and ended with {status}")
         _ = self._start(self._until_gone(killed))
         if await self._until_ready(started):
             await self._look()
