@@ -14,7 +14,9 @@ from hector.config import LimitsSection, ServerSection
 from hector.domain.errors import ConfigError
 from hector.llm.scripted import ScriptedModel
 from hector.runtime.patience import Patience
-from hector.server.serve import HttpServer, listen, serve
+from hector.server.listening import listen
+from hector.server.responses import EventStream
+from hector.server.serve import HttpServer, serve
 from tests.server.site import open_scripted, said
 
 Start: TypeAlias = Callable[..., Awaitable[tuple[HttpServer, ScriptedModel]]]
@@ -114,6 +116,22 @@ async def test_a_reader_that_stands_still_holds_nobody_up(start: Start) -> None:
                 "/v1/agents/a/message:stream", **said("stream 300 " + "x y " * 300, "s")
             )
         assert answer.text.count("data: ") == 303
+
+
+async def test_a_reader_that_stands_still_is_dropped_and_the_turn_goes_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = {"numeric": False, "keep_alive": 0.01, "stalled": 0.05}
+    monkeypatch.setattr(EventStream.__init__, "__kwdefaults__", quick)
+    server, model = await start()
+    gate = model.gate("g")
+    async with connect(server) as (_, stuck):
+        stuck.write(post("message:stream", "stream 300 " + "x y " * 1_500_000 + "\nwait g\nsay end", "stuck"))
+        await gate.reached.wait()
+        while connections(server):  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.01)
+    gate.opened.set()
+    assert (await ask(server, "say next", "stuck"))["artifacts"][0]["parts"] == [{"text": "next"}]
 
 
 async def test_a_body_in_chunks_is_refused_once_it_is_too_large(start: Start) -> None:

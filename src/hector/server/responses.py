@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
@@ -12,12 +13,16 @@ from starlette.types import Receive, Scope, Send
 from hector.domain.errors import HectorError
 from hector.domain.messages import JsonValue
 from hector.engine.defects import describe_defect
+from hector.server.connection import CUT
 from hector.server.statuses import error_body, error_headers, status_of
 
 logger = logging.getLogger(__name__)
 
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a stream sends a comment, so that proxies keep it open."""
+
+STALLED = 30.0
+"""Seconds for which a client may take nothing of what it is sent."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _STREAM_HEADERS = {
@@ -69,14 +74,18 @@ class EventStream(Response):
         *,
         numeric: bool = False,
         keep_alive: float = KEEP_ALIVE,
+        stalled: float = STALLED,
     ) -> None:
         super().__init__(None, 200, _STREAM_HEADERS)
         del self.headers["content-length"]
         self._events = events
         self._numeric = numeric
         self._keep_alive = keep_alive
+        self._stalled = stalled
         self._sent = False
         """Something was sent since the last look."""
+        self._sending_since: float | None = None
+        """When the client was first sent what it does not take; None while it reads."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -87,7 +96,9 @@ class EventStream(Response):
                 await asyncio.wait(
                     (writing, leaving), timeout=self._keep_alive, return_when=asyncio.FIRST_COMPLETED
                 )
-                if not (self._sent or writing.done() or leaving.done()):
+                if self._sending_since is not None:
+                    self._cut_if_stalled(scope)
+                elif not (self._sent or writing.done() or leaving.done()):
                     await send({"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True})
                 self._sent = False
         finally:
@@ -112,8 +123,17 @@ class EventStream(Response):
                 await self._send(send, b"event: error\ndata: " + body + b"\n\n")
 
     async def _send(self, send: Send, chunk: bytes) -> None:
+        self._sending_since = time.monotonic()
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        self._sending_since = None
         self._sent = True
+
+    def _cut_if_stalled(self, scope: Scope) -> None:
+        """Its place is kept: the stream can be gone on with from the last event that the client has."""
+        since = self._sending_since
+        if CUT in scope and since is not None and time.monotonic() - since >= self._stalled:
+            logger.info("a client that stopped reading its stream is dropped")
+            scope[CUT]()
 
 
 async def _left(receive: Receive) -> None:

@@ -18,16 +18,12 @@ from hector.domain.errors import ConfigError, HectorError, Problem
 from hector.runtime.patience import Patience
 from hector.runtime.runtime import Runtime
 from hector.server.app import HectorApp
+from hector.server.connection import Connection
+from hector.server.listening import BACKLOG, listen, only_loopback, port_of, unless, url_of
+from hector.server.sharing import Share, SharedAccepting
 
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-_PORT_POLL = 0.1
-"""Seconds between tries for a port that another server still holds."""
 _LINGER = 1.0
 """Seconds for clients to read their last answers before their connections are cut."""
-_BACKLOG = 2048
 
 
 class HttpServer:
@@ -211,7 +207,7 @@ def _listener(family: int, address: tuple[object, ...]) -> socket.socket:
 def _settings(app: HectorApp, drain_timeout: float) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,
