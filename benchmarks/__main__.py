@@ -1,4 +1,4 @@
-"""`python -m benchmarks [sqlite] [postgres] [mariadb] [serve] [start]`: all of them by default."""
+"""`python -m benchmarks [sqlite] [postgres] [mariadb] [serve] [start] [replicas]`: all of them by default."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ import time
 
 import uvloop
 
-from benchmarks import serve, servers, sqlite, start
+from benchmarks import replicas, serve, servers, sqlite, start
 
 PARTS = {
     "sqlite": sqlite.main,
@@ -17,6 +17,7 @@ PARTS = {
     "mariadb": servers.mariadb,
     "serve": serve.main,
     "start": start.main,
+    "replicas": replicas.main,
 }
 
 

@@ -9,7 +9,7 @@ import sys
 from tests.kill.stores import DATABASES
 from tests.kill.suite import Settings, run
 
-_SAFEGUARDS = ("guard", "begin", "commit")
+_SAFEGUARDS = ("guard", "begin", "commit", "lease", "places")
 
 
 def main() -> int:

@@ -1,10 +1,12 @@
 """`hector` with one of its safeguards taken out: the suite must find out.
 
-    python -m tests.kill.sabotage guard|begin|commit ARGUMENTS OF HECTOR
+    python -m tests.kill.sabotage guard|begin|commit|lease|places ARGUMENTS OF HECTOR
 
 guard   every write of a turn goes through, whoever has the lease
 begin   a message is judged by what was read before, in a transaction of its own
 commit  a turn whose last commit got no answer is told as ended; on a server only
+lease   a message begins its turn whether or not another runs in its session
+places  a stream that goes on elsewhere tells all of its attempt again
 
 With them go the unique keys that are the second net, and would make errors of the damage.
 """
@@ -18,8 +20,11 @@ from sqlalchemy import UniqueConstraint, and_, bindparam
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from hector.cli.main import main
+from hector.domain.admission import SessionFacts
+from hector.domain.events import Told
 from hector.domain.memory import TailLimit
 from hector.domain.turns import Accepted, Arrival, Lease, NewMessage, Outcome, Turn
+from hector.server.narrator import Narrator
 from hector.storage import fused, running, statements, store, turns
 from hector.storage.operations import Operation, Result, Statement
 from hector.storage.server import driver as server
@@ -119,10 +124,30 @@ def without_commit() -> None:
     store.SqlSessionStore.end = end  # type: ignore[method-assign]  # that is the sabotage
 
 
+def without_lease() -> None:
+    accepting: Any = turns
+    admit = accepting.admit
+    accepting.admit = lambda session, *rest: admit(SessionFacts(None, 0), *rest)
+
+
+def without_places() -> None:
+    """Streams that go on forget where they were."""
+    Narrator._note = lambda self, event: None  # type: ignore[method-assign]  # that is the sabotage
+    tell = Narrator.tell
+
+    def tell_all(self: Narrator, told: Told) -> Any:
+        self._after = None
+        return tell(self, told)
+
+    Narrator.tell = tell_all  # type: ignore[method-assign]  # that is the sabotage
+
+
 SABOTAGES: Mapping[str, Callable[[], None]] = {
     "guard": without_guard,
     "begin": without_begin,
     "commit": without_commit,
+    "lease": without_lease,
+    "places": without_places,
 }
 
 if __name__ == "__main__":
