@@ -29,7 +29,7 @@ from hector.domain.turns import Lease, TurnState
 from hector.storage import statements as sql
 from hector.storage.codec import decode_part, encode_part, to_json
 from hector.storage.operations import Operation, execute, fetch, together
-from hector.storage.reading import key_parameters, read_turn, time_of
+from hector.storage.reading import Parameters, key_parameters, read_turn, time_of
 from hector.storage.rows import is_held, lock
 
 
@@ -42,12 +42,15 @@ def add_events(lease: Lease, events: Sequence[Told]) -> Operation[None]:
         raise LeaseLostError(lease.turn_id)
     new = [told for told in events if _number(told) > (last or 0)]
     if new:
-        batch = {
-            "first_number": _number(new[0]),
-            "last_number": _number(new[-1]),
-            "content": to_json([_encode(told) for told in new]),
-        }
-        yield from execute(sql.INSERT_EVENTS, names | batch)
+        yield from execute(sql.INSERT_EVENTS, names | batch(new))
+
+
+def batch(events: Sequence[Told]) -> Parameters:
+    return {
+        "first_number": _number(events[0]),
+        "last_number": _number(events[-1]),
+        "content": to_json([_encode(told) for told in events]),
+    }
 
 
 def progress(agent_id: str, user_id: str, turn_id: str, after: EventId) -> Operation[Progress | None]:

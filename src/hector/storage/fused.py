@@ -5,25 +5,40 @@ Where their condition fails they change nothing, and the operations of `turns` a
 """
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer, String, Text, and_, insert, literal_column, null, select, update
+from sqlalchemy import (
+    BigInteger,
+    Integer,
+    String,
+    Text,
+    and_,
+    exists,
+    insert,
+    literal_column,
+    null,
+    select,
+    update,
+)
 from sqlalchemy import bindparam as bind
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import CTE
 
+from hector.domain.events import Told
 from hector.domain.memory import TailLimit
 from hector.domain.messages import StoredMessage
 from hector.domain.turns import Arrival, Begun, Lease, NewMessage, Outcome, Turn, TurnState
 from hector.storage import statements as sql
 from hector.storage.codec import encode, encode_metadata, role_of
-from hector.storage.operations import Operation, Statement, fetch, now
+from hector.storage.events import batch
+from hector.storage.operations import Operation, Statement, execute, fetch, now
 from hector.storage.reading import key_parameters, read_tail
 from hector.storage.running import ended_turn, guard_parameters, outcome_parameters
-from hector.storage.tables import messages, sessions, turns
+from hector.storage.tables import messages, sessions, turn_events, turns
 
-S, T = sessions.c, turns.c
+S, T, E = sessions.c, turns.c, turn_events.c
 _FALSE: ColumnElement[Any] = literal_column("false")
 _IS_NEW: ColumnElement[Any] = literal_column("xmax = 0").label("is_new")
 """A row that was just inserted has no transaction that locked or replaced it."""
@@ -181,6 +196,52 @@ _ended = (
 )
 _APPEND = Statement(select(_advanced.c.last_seq).add_cte(_answered(_advanced)))
 _END = Statement(select(_released.c.last_seq).add_cte(_answered(_released), _ended))
+
+
+# --- what a turn tells
+
+_holding = (
+    select(_number(1).label("one"))
+    .where(
+        S.agent_id == _word("agent"),
+        S.user_id == _word("user"),
+        S.id == _word("session"),
+        S.lease_owner == _word("replica"),
+        S.lease_turn_id == _word("turn"),
+        S.lease_epoch == _big("epoch"),
+    )
+    .with_for_update(key_share=True)
+    .cte("holding")
+)
+_kept = exists(
+    select(E.turn_id).where(
+        E.agent_id == _word("agent"),
+        E.user_id == _word("user"),
+        E.turn_id == _word("turn"),
+        E.attempt == bind("attempt", type_=Integer),
+        E.last_number >= _big("first_number"),
+    )
+)
+_batch = {
+    **_KEY,
+    "turn_id": _word("turn"),
+    "attempt": bind("attempt", type_=Integer),
+    "first_number": _big("first_number"),
+    "last_number": _big("last_number"),
+    "content": bind("content", type_=Text),
+    "created_at": now(),
+}
+_KEEP_EVENTS = Statement(
+    insert(turn_events)
+    .inline()
+    .from_select(list(_batch), select(*_batch.values()).select_from(_holding).where(~_kept))
+)
+
+
+def add_events(lease: Lease, events: Sequence[Told]) -> Operation[bool | None]:
+    """Keep a batch of which nothing is kept yet."""
+    names = guard_parameters(lease) | {"attempt": lease.attempt} | batch(events)
+    return True if (yield from execute(_KEEP_EVENTS, names)) == 1 else None
 
 
 def begin(arrival: Arrival, limit: TailLimit) -> Operation[Begun | None]:

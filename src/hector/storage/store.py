@@ -132,7 +132,9 @@ class SqlSessionStore:
         return await self._driver.read(partial(reading.read_turn, agent_id, user_id, turn_id))
 
     async def add_events(self, lease: Lease, told: Sequence[Told]) -> None:
-        await self._driver.write(partial(events.add_events, lease, told), group=lease.key)
+        await self._driver.write(
+            partial(events.add_events, lease, told), partial(fused.add_events, lease, told), group=lease.key
+        )
 
     async def progress(self, agent_id: str, user_id: str, turn_id: str, after: EventId) -> Progress | None:
         return await self._driver.read(partial(events.progress, agent_id, user_id, turn_id, after))
