@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 KILLS ?= 1000
+MINUTES ?= 30
 # What the kill suite runs on: sqlite, postgres or mysql.
 DATABASE ?= sqlite
 # Options for what a target runs, as in `make bench ARGS=--help`.
@@ -20,7 +21,7 @@ export PYTHON
 .DELETE_ON_ERROR:
 # The checks of `test` come one after the other, so that the first failure ends the output.
 .NOTPARALLEL:
-.PHONY: help demo setup test format-check lint types imports unit test-long bench kill-suite format pin clean
+.PHONY: help demo setup test format-check lint types imports unit test-long bench kill-suite chaos format pin clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,7 +56,11 @@ bench: .venv/.ready-test ## measure
 	$(BIN)/python -m benchmarks $(ARGS)
 
 kill-suite: .venv/.ready-test ## make KILLS faults under load on a DATABASE and look for what was lost
-	$(BIN)/python -m tests.kill --database $(DATABASE) --kills $(KILLS) $(ARGS)
+	$(BIN)/python -m tests.chaos --database $(DATABASE) --kills $(KILLS) $(ARGS)
+
+chaos: .venv/.ready-test ## the same for MINUTES, on each database in turn
+	for database in sqlite postgres mysql; do \
+	  $(BIN)/python -m tests.chaos --database $$database --minutes $(MINUTES) $(ARGS) || exit; done
 
 format: .venv/.ready-test ## format, and mend what can be mended by machine
 	$(BIN)/ruff format $(CHECKED)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from tests.kill.stores import DatabaseName
+from tests.chaos.stores import DatabaseName
 
 AnyFault: TypeAlias = Literal["kill", "stop", "pause", "delete", "kill call"]
 ServerFault: TypeAlias = Literal[

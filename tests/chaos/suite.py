@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import random
 import shutil
 import sys
@@ -13,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, assert_never
 
-from tests.kill.checker import Checker
-from tests.kill.clients import Clients
-from tests.kill.database import Snapshot
-from tests.kill.faults import TOLD, Fault, PlannedFault, ServerFault, plan, weights
-from tests.kill.history import History
-from tests.kill.model import RecordingModel
-from tests.kill.on_server import OnServer, database_of_its_own
-from tests.kill.servers import LEASE_TTL, Hector, Server, StartError
-from tests.kill.sqlite import SqliteFile
-from tests.kill.stores import DatabaseName, Store, UnreadableError
+from tests.chaos.checker import Checker
+from tests.chaos.clients import Clients
+from tests.chaos.database import Snapshot
+from tests.chaos.faults import TOLD, Fault, PlannedFault, ServerFault, plan, weights
+from tests.chaos.history import History
+from tests.chaos.model import RecordingModel
+from tests.chaos.on_server import OnServer, database_of_its_own
+from tests.chaos.servers import LEASE_TTL, Hector, Server, StartError
+from tests.chaos.sqlite import SqliteFile
+from tests.chaos.stores import DatabaseName, Store, UnreadableError
 
 SERVERS = 2
 WORKERS = 10
@@ -48,6 +49,8 @@ class Settings:
     without: str | None = None
     """A safeguard to take out, see sabotage.py."""
     database: DatabaseName = "sqlite"
+    minutes: float | None = None
+    """After which no more faults are made, however many are left."""
 
 
 @dataclass(slots=True)
@@ -134,6 +137,8 @@ async def _opened(database: DatabaseName, folder: Path) -> AsyncIterator[Store]:
 
 async def _bounded(suite: "_Suite", report: Report) -> None:
     limit = _LONGEST_START + suite.settings.faults * _SECONDS_A_FAULT
+    if suite.settings.minutes is not None:
+        limit = min(limit, _LONGEST_START + suite.settings.minutes * 60)
     try:
         async with asyncio.timeout(limit):
             await suite.run()
@@ -195,6 +200,8 @@ class _Suite:
 
     async def _make_faults(self) -> None:
         await self._clients.until_answered(10, patience=15)
+        minutes = self.settings.minutes
+        over = math.inf if minutes is None else time.monotonic() + minutes * 60
         due: list[PlannedFault] = []
         for fault in plan(self.settings.database, self.settings.faults, self.settings.seed):
             await asyncio.sleep(fault.after)
@@ -203,6 +210,8 @@ class _Suite:
             due = await self._make_due([*due, fault], leave=_MOST_POSTPONED)
             if self._report.anomalies:
                 return
+            if time.monotonic() > over:
+                break
         await self._make_due(due, leave=0)
 
     async def _make_due(self, due: list[PlannedFault], *, leave: int) -> list[PlannedFault]:

@@ -7,9 +7,9 @@ from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
-from tests.kill.database import KEYS, Snapshot, assemble, queries
-from tests.kill.history import Place
-from tests.kill.stores import UnreadableError, Way
+from tests.chaos.database import KEYS, Snapshot, assemble, queries
+from tests.chaos.history import Place
+from tests.chaos.stores import UnreadableError, Way
 
 
 class SqliteFile:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.kill.history import Place
+from tests.chaos.history import Place
 
 USER, AGENT = 1, 2
 

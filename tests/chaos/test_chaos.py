@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from tests.kill.faults import plan, weights
-from tests.kill.stores import DATABASES, DatabaseName
-from tests.kill.suite import Settings, run
+from tests.chaos.faults import plan, weights
+from tests.chaos.stores import DATABASES, DatabaseName
+from tests.chaos.suite import Settings, run
 
 # On a server many of the faults are outages, which take longer than a death.
 FAULTS: dict[DatabaseName, int] = {"sqlite": 50, "postgres": 30, "mysql": 30}

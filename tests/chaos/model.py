@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from tests.fakes.openai_server import Behaviour, FakeOpenAI
-from tests.kill.history import History, Line, ModelCall, reply_to
+from tests.chaos.history import History, Line, ModelCall, reply_to
 
 LONGEST_ANSWER = 0.03
 """Seconds."""

@@ -1,6 +1,6 @@
 """`hector` with one of its safeguards taken out: the suite must find out.
 
-    python -m tests.kill.sabotage guard|begin|commit|lease|places ARGUMENTS OF HECTOR
+    python -m tests.chaos.sabotage guard|begin|commit|lease|places ARGUMENTS OF HECTOR
 
 guard   every write of a turn goes through, whoever has the lease
 begin   a message is judged by what was read before, in a transaction of its own

@@ -13,9 +13,9 @@ from typing import Self
 
 import httpx
 
-from tests.kill.history import Delete, History, Place, Send, text_of
-from tests.kill.servers import AGENTS, USERS, Hector, Server, parse_call, parse_task, token_of
-from tests.kill.streams import Reading, blocks
+from tests.chaos.history import Delete, History, Place, Send, text_of
+from tests.chaos.servers import AGENTS, USERS, Hector, Server, parse_call, parse_task, token_of
+from tests.chaos.streams import Reading, blocks
 
 GIVE_UP = 60.0
 """Seconds after which a request without an answer is an anomaly."""

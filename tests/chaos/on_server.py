@@ -14,10 +14,10 @@ from typing import Any
 import asyncpg
 from asyncmy.errors import MySQLError
 
-from tests.kill.database import KEYS, TABLES, Snapshot, assemble, queries
-from tests.kill.history import Place
-from tests.kill.network import Link
-from tests.kill.stores import UnreadableError, Way
+from tests.chaos.database import KEYS, TABLES, Snapshot, assemble, queries
+from tests.chaos.history import Place
+from tests.chaos.network import Link
+from tests.chaos.stores import UnreadableError, Way
 from tests.servers import Database, DatabaseServer, Driver, running
 from tests.servers.database import Execute
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import combinations, groupby, pairwise
 
-from tests.kill.database import AGENT, USER, MessageRow, PlaceRows, Snapshot, TurnRow
-from tests.kill.history import (
+from tests.chaos.database import AGENT, USER, MessageRow, PlaceRows, Snapshot, TurnRow
+from tests.chaos.history import (
     Answer,
     Delete,
     History,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from tests.kill.network import Link
-from tests.kill.on_server import OnServer
-from tests.kill.stores import Way
+from tests.chaos.network import Link
+from tests.chaos.on_server import OnServer
+from tests.chaos.stores import Way
 from tests.servers import Database, DatabaseServer
 from tests.servers.database import Execute
 
@@ -129,8 +129,8 @@ async def test_a_process_is_gone_when_its_connections_are(
 async def test_a_process_with_too_many_connections_is_told(
     database_server: DatabaseServer, server_db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.kill.on_server._CROWDED_FOR", 0.0)
-    monkeypatch.setattr("tests.kill.on_server.MAX_CONNS", 1)
+    monkeypatch.setattr("tests.chaos.on_server._CROWDED_FOR", 0.0)
+    monkeypatch.setattr("tests.chaos.on_server.MAX_CONNS", 1)
     store = OnServer(database_server, server_db)
     way = await store.way()
     async with _connected(server_db, way):

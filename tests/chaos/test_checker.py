@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from tests.kill.checker import Checker, Kind
-from tests.kill.database import AGENT, USER, MessageRow, PlaceRows, SessionRow, Snapshot, TurnRow
-from tests.kill.history import (
+from tests.chaos.checker import Checker, Kind
+from tests.chaos.database import AGENT, USER, MessageRow, PlaceRows, SessionRow, Snapshot, TurnRow
+from tests.chaos.history import (
     Answer,
     Delete,
     History,
@@ -21,7 +21,7 @@ from tests.kill.history import (
     reply_to,
     text_of,
 )
-from tests.kill.model import lines_of
+from tests.chaos.model import lines_of
 
 HERE = Place("ant", "una", "s")
 ELSEWHERE = Place("ant", "uwe", "s")

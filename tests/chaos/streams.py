@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from tests.kill.history import Answer
-from tests.kill.servers import parse_task
+from tests.chaos.history import Answer
+from tests.chaos.servers import parse_task
 
 _ENDED = {"completed", "failed", "canceled", "rejected"}
 

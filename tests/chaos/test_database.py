@@ -6,8 +6,8 @@ from contextlib import closing
 
 import pytest
 
-from tests.kill.database import KEYS, USER, MessageRow, SessionRow, TurnRow, assemble, queries
-from tests.kill.history import Place
+from tests.chaos.database import KEYS, USER, MessageRow, SessionRow, TurnRow, assemble, queries
+from tests.chaos.history import Place
 
 TABLES = """
   CREATE TABLE sessions (agent_id, user_id, id, last_seq, next_ticket, waiting, lease_owner, lease_turn_id);

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
-from tests.kill.database import Snapshot
-from tests.kill.history import Place
-from tests.kill.network import Link
+from tests.chaos.database import Snapshot
+from tests.chaos.history import Place
+from tests.chaos.network import Link
 
 DatabaseName: TypeAlias = Literal["sqlite", "postgres", "mysql"]
 DATABASES: tuple[DatabaseName, ...] = ("sqlite", "postgres", "mysql")

@@ -1,4 +1,4 @@
-"""`python -m tests.kill`: kill running servers and look for what was lost."""
+"""`python -m tests.chaos`: kill running servers and look for what was lost."""
 
 import argparse
 import asyncio
@@ -6,15 +6,16 @@ import random
 import signal
 import sys
 
-from tests.kill.stores import DATABASES
-from tests.kill.suite import Settings, run
+from tests.chaos.stores import DATABASES
+from tests.chaos.suite import Settings, run
 
 _SAFEGUARDS = ("guard", "begin", "commit", "lease", "places")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.kill", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="how many faults (50)")
+    parser.add_argument("--minutes", type=float, metavar="M", help="as many faults as fit into M minutes")
     parser.add_argument(
         "--seed", type=int, help="choose the same faults again; their moments differ a little"
     )
@@ -31,7 +32,9 @@ def main() -> int:
     print(f"seed {seed}", flush=True)
     # As Ctrl-C, after which everything is ended and cleared away.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    settings = Settings(asked.kills, seed, asked.without, asked.database)
+    # More than any hour has room for.
+    faults = asked.kills if asked.minutes is None else 10**6
+    settings = Settings(faults, seed, asked.without, asked.database, asked.minutes)
     try:
         report = asyncio.run(run(settings, lambda line: print(line, flush=True)))
     except KeyboardInterrupt:
@@ -41,7 +44,7 @@ def main() -> int:
         print(f"ANOMALY {anomaly[:1000]}")
     if report.anomalies:
         which = f"--database {asked.database} --kills {asked.kills} --seed {seed}"
-        print(f"again: python -m tests.kill {which}")
+        print(f"again: python -m tests.chaos {which}")
     return 1 if report.anomalies else 0
 
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.kill.history import Answer
-from tests.kill.model import instructions_of, model_of
-from tests.kill.network import Link
-from tests.kill.stores import Store, Way
+from tests.chaos.history import Answer
+from tests.chaos.model import instructions_of, model_of
+from tests.chaos.network import Link
+from tests.chaos.stores import Store, Way
 
 AGENTS = ("ant", "bee")
 USERS = ("una", "uwe")
@@ -199,7 +199,7 @@ class Hector:
     def _program(self) -> Sequence[str]:
         if self._without is None:
             return sys.executable, "-m", "hector"
-        return sys.executable, "-m", "tests.kill.sabotage", self._without
+        return sys.executable, "-m", "tests.chaos.sabotage", self._without
 
 
 def parse_task(task: Mapping[str, Any]) -> Answer:
