@@ -194,7 +194,6 @@ class _Suite:
             if not self._report.anomalies:
                 await self._stop_cleanly()
         self._report.anomalies += [f"no answer for {text}" for text in self._clients.unanswered]
-        self._report.anomalies += self._clients.untrue
 
     # --- faults
 
@@ -375,7 +374,7 @@ class _Suite:
 
     def _judge(self, snapshot: Snapshot, *, final: bool) -> None:
         self._report.looks += 1
-        found = map(str, self._checker.check(self._history, snapshot, final=final))
+        found = [*map(str, self._checker.check(self._history, snapshot, final=final)), *self._clients.untrue]
         self._report.anomalies = list(dict.fromkeys([*self._report.anomalies, *found]))
 
     async def _look_at_the_end(self, *, quiet: bool) -> None:
