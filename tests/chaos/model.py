@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from tests.fakes.openai_server import Behaviour, FakeOpenAI
 from tests.chaos.history import History, Line, ModelCall, reply_to
+from tests.fakes.openai_server import Behaviour, FakeOpenAI
 
 LONGEST_ANSWER = 0.03
 """Seconds."""
