@@ -36,6 +36,8 @@ DELETED = "session deleted"
 _BROKEN = "the session store failed"
 """What a server says of its store beyond an outage, which is no anomaly and has the status 503."""
 SUPERSEDED = "superseded"
+HANDED_OVER = "handed over"
+"""In place of the replica that runs a turn, while there is none."""
 
 
 class Kind(StrEnum):
@@ -372,7 +374,8 @@ class Look:
         for turn in self.rows.turns.values():
             if turn.state not in STATES:
                 yield Kind.LEASE, f"turn {turn.id} has the state {turn.state!r}"
-            owner = session.lease_owner if turn.state == "working" else None
+            # While nobody runs it, it is nobody's.
+            owner = (session.lease_owner or HANDED_OVER) if turn.state == "working" else None
             if turn.replica_id != owner:
                 yield Kind.LEASE, f"turn {turn.id} is {turn.state} at {turn.replica_id}, the lease at {owner}"
             waits = any(row.waits for row in self.rows.messages if row.turn_id == turn.id)

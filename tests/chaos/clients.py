@@ -203,6 +203,8 @@ class Clients:
                 self._answered.set()
             if reading.answer or reading.error or send.refusal or send.end == math.inf or server.killed:
                 break
+            if self._http.is_closed:  # the run was broken off
+                break
             self.reconnects += 1
             server = await self._server()
         self.resets += reading.resets

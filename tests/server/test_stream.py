@@ -396,3 +396,22 @@ async def test_a_place_that_no_stream_gave_is_refused(site: Site, place: str) ->
 
 async def test_nobody_subscribes_to_what_is_not_there(site: Site) -> None:
     assert (await site.http.get("/v1/agents/a/tasks/none:subscribe")).status_code == 404
+
+
+async def test_a_stream_of_a_session_that_was_deleted_meanwhile_tells_so(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = said("say x", "s", message_id="m")
+    await site.http.post("/v1/agents/a/message:stream", **sent)
+    listen = site.runtime.listen
+
+    async def too_late(agent: str, user: str, task: str) -> Any:
+        await site.runtime.delete_session(SessionKey(agent, user, "s"))
+        return await listen(agent, user, task)
+
+    monkeypatch.setattr(site.runtime, "listen", too_late)
+    answer = await site.http.post(
+        "/v1/agents/a/message:stream", **(sent | {"headers": {"Last-Event-ID": "1.1"}})
+    )
+    assert answer.status_code == 200
+    assert kinds(events(answer))[-1] == "statusUpdate"

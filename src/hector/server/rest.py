@@ -1,12 +1,12 @@
 """A2A over plain HTTP: messages and tasks of one agent."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hector.domain.errors import ConflictError, InvalidError, NotPausedError, TooLargeError
+from hector.domain.errors import ConflictError, InvalidError, NotFoundError, NotPausedError, TooLargeError
 from hector.domain.events import EventId
 from hector.domain.turns import Reason, Turn, TurnState
 from hector.runtime.handle import TurnHandle
@@ -48,7 +48,9 @@ class Rest:
         after = _last_event(exchange)
         handle = await self._submit(agent, exchange, asked, stream=True)
         if handle.repeated and after:
-            handle = await self._runtime.listen(agent, exchange.caller.user_id, handle.turn_id)
+            # Where its session was deleted meanwhile, the handle tells that.
+            with suppress(NotFoundError):
+                handle = await self._runtime.listen(agent, exchange.caller.user_id, handle.turn_id)
         return EventStream(self._narrate(handle, asked.dialect, after), numeric=exchange.numeric)
 
     async def subscribe(self, request: Request) -> Response:
