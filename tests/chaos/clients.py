@@ -226,8 +226,8 @@ class Clients:
                     await self._wait_a_little()
                     return send
                 async for block in blocks(response):
-                    # It was taken before this was told.
-                    send.end = min(send.end, time.monotonic())
+                    # It was taken before this was told, and what is told was so by now.
+                    send.end = time.monotonic()
                     reading.take(block)
                     if reading.error:
                         send.refusal = f"503: {reading.error}"
