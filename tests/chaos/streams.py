@@ -56,7 +56,7 @@ class Reading:
 
     def _advance(self, new: str) -> None:
         attempt, number = _numbers(new)
-        if self.place:
+        if self.place and self.place.startswith(f"{self.task}."):
             last_attempt, last_number = _numbers(self.place)
             follows = attempt == last_attempt and number == last_number + 1
             # The start of a run shows nothing where its task works already.
@@ -69,7 +69,7 @@ class Reading:
         answer = parse_task(task)
         if self.task not in (None, answer.turn_id):
             # A message that failed is tried again under another task.
-            self.text, self.place = "", None
+            self.text = ""
         self.task = answer.turn_id
         if answer.state in _ENDED:
             self.text, self.answer = answer.reply, answer
@@ -90,7 +90,7 @@ class Reading:
 
 
 def _numbers(place: str) -> tuple[int, int]:
-    attempt, number = place.split(".")
+    _, attempt, number = place.rsplit(".", 2)
     return int(attempt), int(number)
 
 

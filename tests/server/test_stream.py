@@ -343,9 +343,10 @@ async def test_each_event_has_an_id_from_which_a_stream_goes_on(site: Site) -> N
     answer = await site.http.post("/v1/agents/a/message:stream", **sent)
     ids = [line[4:] for line in answer.text.splitlines() if line.startswith("id: ")]
     assert ids
-    assert ids == sorted(ids, key=lambda place: EventId.parse(place) or EventId(0, 0))
-    whole = collected(events(answer))
     task = events(answer)[0]["task"]["id"]
+    # The first, which tells that it works, shows nothing, and thinking is not shown.
+    assert [place.removeprefix(f"{task}.") for place in ids] == ["1.2", "1.3", "1.4", "1.6"]
+    whole = collected(events(answer))
     for place in ids:
         known = answer.text[: answer.text.index(f"id: {place}\n")]
         block = answer.text[len(known) :].split("\n\n", 1)[0]
@@ -385,7 +386,7 @@ async def test_who_subscribes_to_a_running_task_gets_all_of_it(
     assert found[-1]["statusUpdate"]["status"]["state"] == "TASK_STATE_COMPLETED"
 
 
-@pytest.mark.parametrize("place", ["x", "1", "1.-1", "-1.1"])
+@pytest.mark.parametrize("place", ["x", "1", "1.-1", "-1.1", "task.1", "task.1.x"])
 async def test_a_place_that_no_stream_gave_is_refused(site: Site, place: str) -> None:
     asked = await site.ask("say x", "s")
     answer = await site.http.get(
@@ -415,3 +416,18 @@ async def test_a_stream_of_a_session_that_was_deleted_meanwhile_tells_so(
     )
     assert answer.status_code == 200
     assert kinds(events(answer))[-1] == "statusUpdate"
+
+
+async def test_a_place_in_a_task_that_failed_means_nothing_in_the_next(site: Site) -> None:
+    sent = said("stream 3 hello\nfail unreachable", "s", message_id="m")
+    first = await site.http.post("/v1/agents/a/message:stream", **sent)
+    place = [line[4:] for line in first.text.splitlines() if line.startswith("id: ")][-1]
+    again = await site.http.post(
+        "/v1/agents/a/message:stream", **(sent | {"headers": {"Last-Event-ID": place}})
+    )
+    pieces = [event["artifactUpdate"] for event in events(again) if "artifactUpdate" in event]
+    texts = [piece["artifact"]["parts"][0]["text"] for piece in pieces]
+    assert texts[0] == "", "what the other task said is discarded"
+    assert not pieces[0].get("append")
+    assert "".join(texts) == "hello"
+    assert events(again)[0]["task"]["id"] != events(first)[0]["task"]["id"]

@@ -63,7 +63,7 @@ class Narrator:
             other_attempt = place.attempt > self._after.attempt
             self._after = None
             if other_attempt and not isinstance(event, TurnReset):
-                yield from self._begin_anew()
+                yield from self.begin_anew()
         yield from self._tell(event)
 
     def _note(self, event: TurnEvent) -> None:
@@ -84,7 +84,7 @@ class Narrator:
                 if self._state is not TurnState.WORKING:
                     yield self._working(None)
             case TurnReset():
-                yield from self._begin_anew()
+                yield from self.begin_anew()
             case TextDelta(text):
                 yield self._piece(text)
             case ToolStarted(call):
@@ -107,7 +107,7 @@ class Narrator:
             self._dialect, self._key, self._turn_id, status, final=False, metadata=metadata
         )
 
-    def _begin_anew(self) -> Iterator[Json]:
+    def begin_anew(self) -> Iterator[Json]:
         """What was said of the reply, also by an earlier stream, does not count."""
         self._written.clear()
         self._fresh = False
@@ -133,7 +133,7 @@ class Narrator:
         parts = () if turn.state.paused else wire.reply_parts(turn)
         if self._after and not parts:
             # Of what the caller was told in part nothing is left, or nobody knows any more what it was.
-            yield from self._begin_anew()
+            yield from self.begin_anew()
         if parts:
             streamed = list(parts) == [Text("".join(self._written))]
             yield wire.artifact_update(

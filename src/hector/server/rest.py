@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -122,8 +123,9 @@ class Rest:
         return await self._runtime.turn(turn.key.agent_id, turn.key.user_id, turn.id)
 
     async def _narrate(
-        self, handle: TurnHandle, dialect: Dialect, after: EventId | None
+        self, handle: TurnHandle, dialect: Dialect, last: "_LastEvent | None"
     ) -> AsyncGenerator[tuple[str | None, Json], None]:
+        after = last.place if last and last.turn_id in (None, handle.turn_id) else None
         narrator = Narrator(dialect, handle.key, handle.turn_id, after=after)
         state = TurnState.SUBMITTED if handle.waiting else TurnState.WORKING
         if handle.repeated:
@@ -134,23 +136,38 @@ class Rest:
             if state.paused:  # its turn has not come yet to go on with this message
                 state = TurnState.SUBMITTED
         yield None, narrator.opening(TurnState.WORKING if state.terminal else state)
+        if last and not after:
+            # The task that it was told of failed, and this is another for the same message.
+            for piece in narrator.begin_anew():
+                yield None, piece
         async with aclosing(handle.told()) as events:
             async for told in events:
                 pieces = list(narrator.tell(told))
                 for number, piece in enumerate(pieces, 1):
                     # A client that got the first of two pieces alone is told both again.
-                    place = str(told.id) if told.id and number == len(pieces) else None
+                    place = f"{handle.turn_id}.{told.id}" if told.id and number == len(pieces) else None
                     yield place, piece
 
 
-def _last_event(exchange: Exchange) -> EventId | None:
+@dataclass(frozen=True, slots=True)
+class _LastEvent:
+    """The last event that a client has."""
+
+    place: EventId
+    turn_id: str | None
+    """A message that is tried again is another turn; None where the client does not say."""
+
+
+def _last_event(exchange: Exchange) -> _LastEvent | None:
     named = exchange.headers.get(b"last-event-id")
     if not named:
         return None
-    place = EventId.parse(named.decode("latin-1"))
+    turn_id, _, number = named.decode("latin-1").rpartition(".")
+    turn_id, _, attempt = turn_id.rpartition(".")
+    place = EventId.parse(f"{attempt}.{number}")
     if place is None:
-        raise InvalidError("last-event-id", "is not the id of an event of a stream, like 1.5")
-    return place
+        raise InvalidError("last-event-id", "is not the id of an event of a stream, like TASK.1.5")
+    return _LastEvent(place, turn_id or None)
 
 
 def _dialect(exchange: Exchange) -> Dialect:
