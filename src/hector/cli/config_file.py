@@ -6,7 +6,6 @@ from hector.config.load import load
 from hector.config.model import Config
 from hector.config.suggest import did_you_mean
 from hector.domain.errors import ConfigError, InvalidError, Problem
-from hector.runtime.build import check
 
 DEFAULT_FILES = ("config.yaml", "hector.yaml")
 
@@ -24,6 +23,9 @@ def config_path(named: Path | None) -> Path:
 
 def load_config(named: Path | None) -> Config:
     """Raises `ConfigError` with all that is wrong, missing keys and tools too."""
+    # The runtime's imports are heavy, and whoever only starts workers does without them.
+    from hector.runtime.build import check  # noqa: PLC0415
+
     return load(config_path(named), checks=[check()])
 
 

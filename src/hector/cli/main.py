@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from hector.domain.errors import ConfigError, HectorError, InvalidError
+from hector.domain.errors import HectorError
 
 if TYPE_CHECKING:
     import asyncio
@@ -79,6 +79,16 @@ def serve(
             help="HTTP listens on P+1, P is kept for gRPC; server.port by default. 0 takes any free ports.",
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            max=256,
+            help="Serve with so many processes, to use more than one core; server.workers by default.",
+        ),
+    ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None,
         typer.Option("--log-level", help="logging.level by default."),
@@ -89,12 +99,18 @@ def serve(
     Running turns may end first (server.drain_timeout); a second Ctrl-C ends at once. A line on standard
     output that begins with "ready" says that requests are taken; logs go to standard error.
     """
+    from hector.cli.settings import Options, Source  # noqa: PLC0415
+
+    source = Source.named(config, Options(host, port, workers, log_level))
+    settings = source.settings()
+    if settings.server.workers > 1:
+        from hector.cli.workers.supervisor import serve_with_workers  # noqa: PLC0415
+
+        _end(_run(serve_with_workers(source, settings)))
     import uvloop  # noqa: PLC0415
 
-    from hector.cli.config_file import load_config  # noqa: PLC0415
-    from hector.cli.serve import serve_until_stopped, with_options  # noqa: PLC0415
+    from hector.cli.serve import serve_until_stopped  # noqa: PLC0415
 
-    settings = with_options(load_config(config), host=host, port=port, log_level=log_level)
     _end(_run(serve_until_stopped(settings), uvloop.new_event_loop))
 
 
@@ -367,14 +383,13 @@ def main() -> NoReturn:
 
 def _tell(error: HectorError) -> int:
     """The exit status."""
-    from hector.cli.output import complain, note  # noqa: PLC0415
+    from hector.cli.failures import explained  # noqa: PLC0415
+    from hector.cli.output import note  # noqa: PLC0415
 
-    if isinstance(error, ConfigError):
-        for problem in error.problems:
-            note(str(problem))
-        return 2
-    complain(error)
-    return 2 if isinstance(error, InvalidError) else 1
+    status, lines = explained(error)
+    for line in lines:
+        note(line)
+    return status
 
 
 def _run(

@@ -34,7 +34,7 @@ def load(
     path: str | Path, *, environ: Mapping[str, str] | None = None, checks: Sequence[Check] = ()
 ) -> Config:
     """Raises `ConfigError` with every problem of the file."""
-    return loads(_read(Path(path), str(path)), file=str(path), environ=environ, checks=checks)
+    return loads(read(Path(path), str(path)), file=str(path), environ=environ, checks=checks)
 
 
 def loads(
@@ -61,7 +61,8 @@ def loads(
     return config
 
 
-def _read(path: Path, file: str) -> str:
+def read(path: Path, file: str) -> str:
+    """A file's text; `file` is what problems call it. Raises `ConfigError`."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:

@@ -79,6 +79,7 @@ class ServerSection(Section):
     limits: LimitsSection = LimitsSection()
     drain_timeout: Duration = 10.0
     replica_name: Filled | None = None
+    workers: Annotated[Count, Field(le=256)] = 1
 
 
 # --------------------------------------------------------------------------------------------- turns
