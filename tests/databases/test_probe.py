@@ -7,7 +7,7 @@ from hector.storage.migrate import HECTOR
 from hector.storage.opening import open_server
 from hector.storage.probing import probe_server
 from hector.storage.settings import Tls
-from tests.servers import Database, PgBouncer, PostgresServer
+from tests.servers import Database, MariaDbServer, PgBouncer, PostgresServer
 
 _TABLES = "SELECT count(*) FROM information_schema.tables WHERE table_name IN ('sessions', 'hector_version')"
 
@@ -61,3 +61,27 @@ async def test_more_connections_than_the_server_takes_are_told(postgres_server: 
     found = await probe_server("postgres", db.settings(max_conns=5000))
     assert [warning for warning in found.warnings if "max_conns is 5000" in warning]
     await postgres_server.drop_database(db)
+
+
+async def test_a_user_who_may_not_make_the_tables_is_told_the_grant_that_lets_him(
+    mysql_server: MariaDbServer, mysql_db: Database
+) -> None:
+    app = await mysql_server.add_user(mysql_db)
+    account = f"'{app.user}'@'%'"
+    await mysql_db.run(
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON `{app.database}`.* TO {account};", admin=True
+    )
+    with pytest.raises(StoreOpenError, match="lacks CREATE, ALTER, INDEX, REFERENCES, DROP") as raised:
+        await probe_server("mysql", app.settings())
+    statement = str(raised.value).partition("GRANT ")[2]
+    await mysql_db.run(f"GRANT {statement}", admin=True)
+    assert (await probe_server("mysql", app.settings())).schema is None
+    await (await open_server("mysql", app.settings())).close()
+
+
+async def test_an_empty_password_is_told_as_none(postgres_db: Database) -> None:
+    with pytest.raises(StoreOpenError, match="no password is set"):
+        await probe_server("postgres", postgres_db.settings(password=""))
+    with pytest.raises(StoreOpenError, match=r"has another password") as raised:
+        await probe_server("postgres", postgres_db.settings(password="wrong"))
+    assert "no password" not in str(raised.value)

@@ -117,7 +117,8 @@ async def test_a_restarted_database_loses_nothing(
                 await more()
             for task in tasks:
                 task.cancel()
-        assert (await there.http.get("/ready")).status_code == 200
+        while (await there.http.get("/ready")).status_code != 200:
+            await there.http.get("/health")  # until the next heartbeat
         for talker in talkers:
             stored = await there.texts(talker.session)
             # The last turn was broken off by us.
@@ -153,3 +154,16 @@ async def close_idle(db: Database) -> int:
     found = [number for (number,) in await db.run(find, admin=True)]
     await db.run(*(f"KILL {number}" for number in found), admin=True)
     return len(found)
+
+
+async def test_a_migration_waits_for_its_database(
+    folder: Path, own_server: DatabaseServer, start: Start
+) -> None:
+    db = await own_server.create_database()
+    await own_server.stop()
+    (folder / "config.yaml").write_text(configuration(db))
+    process = await start("db", "migrate")
+    await logged(process, "trying again for up to 60 s")
+    await own_server.start()
+    out, err = await process.communicate()
+    assert (process.returncode, out.decode().startswith("session store ")) == (0, True), err.decode()

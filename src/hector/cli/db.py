@@ -3,12 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from hector.cli.output import visible
 from hector.config.model import Config, SqlStoreSection
 from hector.config.sql import MySqlSection, PostgresSection, SqliteSection
 from hector.config.suggest import did_you_mean
 from hector.domain.errors import InvalidError, StoreOpenError
+from hector.runtime.patience import Patience
 from hector.runtime.stores import server_settings, sqlite_settings
 from hector.storage.grants import grants
 from hector.storage.migrate import HECTOR
@@ -55,7 +57,10 @@ async def show_grants(config: Config, role: str, *, store: str | None, as_json: 
 
 
 async def migrate_stores(config: Config, *, store: str | None) -> int:
-    """The exit status. Raises `InvalidError` and `StoreOpenError`."""
+    """The exit status. A server that cannot be reached is tried for its `connect_retry`.
+
+    Raises `InvalidError` and `StoreOpenError`.
+    """
     for name in _in_sql(config) if store is None else [_choose(config, store)]:
         section = config.session_stores[name]
         match section:
@@ -64,7 +69,9 @@ async def migrate_stores(config: Config, *, store: str | None) -> int:
                 opened = await open_sqlite(name, settings)
             case SqlStoreSection(sql=PostgresSection() | MySqlSection() as sql):
                 at = replace(server_settings(name, section, sql), auto_migrate=True)
-                opened = await open_server(sql.driver, at)
+                # As a start does: its database may be starting, too.
+                open_it = partial(open_server, sql.driver, at)
+                opened = await Patience().open(name, open_it, section.connect_retry)
             case _:
                 raise InvalidError(
                     "--store", f"session store {name!r} is in memory, and has nothing to migrate"

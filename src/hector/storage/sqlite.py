@@ -32,6 +32,7 @@ _UNWRITABLE = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
+_OTHER_SCHEMA = ("no such table", "no such column")
 LANGUAGE = Language(sqlalchemy_sqlite.dialect(paramstyle="qmark"))
 
 
@@ -102,6 +103,8 @@ def _translate(error: sqlite3.Error) -> StorageError:
         )
     if code in _UNWRITABLE:
         return StoreUnavailableError(f"the session store cannot be used: {error}")
+    if str(error).startswith(_OTHER_SCHEMA):
+        return StorageError("the schema of the session store was changed while it was open; restart hector")
     return StorageError(f"the session store failed: {error}")
 
 

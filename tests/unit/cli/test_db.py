@@ -116,8 +116,9 @@ async def test_only_the_named_store_is_migrated(
 
 
 async def test_a_store_that_cannot_be_reached_ends_the_command(tmp_path: Path) -> None:
+    at_once = POSTGRES.replace("{backend: sql,", "{backend: sql, connect_retry: 0,")
     with pytest.raises(StoreOpenError, match="failed to connect to session store 'pg': "):
-        await migrate_stores(configured(tmp_path, POSTGRES), store=None)
+        await migrate_stores(configured(tmp_path, at_once), store=None)
 
 
 async def test_what_is_in_memory_has_nothing_to_migrate(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy import literal_column, select, text
 
 from hector.domain.errors import OutcomeUnknownError, StorageError, StoreUnavailableError
 from hector.storage.locks import ReplicaLocks
+from hector.storage.opening import open_sqlite
 from hector.storage.operations import Operation, Statement, execute, fetch
 from hector.storage.sqlite import MemoryDriver, SqliteDriver, SqliteSettings, connect
 
@@ -461,3 +462,13 @@ async def test_a_full_disk_is_told_as_such_and_is_no_unknown_outcome(settings: S
         await driver.write(lambda: execute(INSERT, {"note": "x" * 100_000}))
     await driver.write(lambda: execute(INSERT, {"note": "fits"}))
     await driver.close()
+
+
+async def test_tables_that_are_gone_are_told_as_such(tmp_path: Path) -> None:
+    store = await open_sqlite("main", SqliteSettings(tmp_path / "x.db"))
+    with sqlite3.connect(tmp_path / "x.db") as other:
+        other.execute("PRAGMA foreign_keys=OFF")
+        other.execute("DROP TABLE sessions")
+    with pytest.raises(StorageError, match=r"schema of the session store was changed .* restart hector"):
+        await store.sessions(agent_id="a", user_id="u", limit=1)
+    await store.close()

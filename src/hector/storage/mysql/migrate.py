@@ -27,6 +27,7 @@ from hector.storage.migrate import (
     told_while_waiting,
     version_table,
 )
+from hector.storage.mysql.privileges import grant_to_migrate
 from hector.storage.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -255,7 +256,7 @@ def _ours(error: BaseException, settings: ServerSettings) -> StoreOpenError:
         return StoreOpenError(
             settings.store,
             f"its user {settings.user!r} may not change the schema ({message});"
-            " let a user that may run `hector db migrate`",
+            f" let a user that may run `hector db migrate`, or an administrator {grant_to_migrate(settings)}",
         )
     kind = StoreUnreachableError if number in _FOR_NOW else StoreOpenError
     return kind(settings.store, f"its schema cannot be created or changed: {message} ({number})")

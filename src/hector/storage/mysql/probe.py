@@ -7,10 +7,11 @@ import asyncmy
 from asyncmy import errors
 
 from hector.domain.errors import StoreUnreachableError
-from hector.storage.migrate import Found
+from hector.storage.migrate import HECTOR, Found, next_step
 from hector.storage.mysql.connect import connect
 from hector.storage.mysql.connection import close
 from hector.storage.mysql.migrate import check_privileges
+from hector.storage.mysql.privileges import check_may_migrate
 from hector.storage.settings import ServerSettings
 
 _ABOUT = "SELECT @@innodb_flush_log_at_trx_commit, @@max_connections"
@@ -26,6 +27,8 @@ async def probe(settings: ServerSettings) -> tuple[str, Found, Sequence[str]]:
         flush, most = await _row(link.connection, _ABOUT)
         _, tls = await _row(link.connection, _TLS)
         found = await check_privileges(link.connection, settings)
+        if settings.auto_migrate and next_step(found, HECTOR) != "nothing":
+            await check_may_migrate(link.connection, settings)
     except (errors.MySQLError, OSError) as error:
         link.connection.close()
         why = f"the connection was lost while it was looked at ({type(error).__name__})"

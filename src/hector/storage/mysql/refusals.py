@@ -148,6 +148,11 @@ def _denied(said: str, connection: GuardedConnection, server: Server) -> StoreOp
         more = "; if the account demands a client certificate, set ssl_cert and ssl_key"
     else:
         more = "; if the account demands a certificate, check that it is the one in ssl_cert"
+    if server.settings.host == "localhost" and "'localhost'" not in said:
+        more += (
+            "; the server does not take this connection for one from localhost: make the account at the"
+            " address that it names, or give the path of its socket as host"
+        )
     return server.refused(
         f"{server.name} does not admit user {server.settings.user!r}: {said};"
         f" check user and password, and that this account may come from this host{more}"

@@ -136,9 +136,11 @@ def _why_said(error: asyncpg.PostgresError, server: Server, *, with_tls: bool = 
 
 def _wrong_password(server: Server) -> StoreOpenError:
     user = server.settings.user
+    first = "" if server.settings.password else "no password is set (an empty one counts as none), and "
     return server.refused(
-        f"user {user!r} is unknown at {server.address}, or has another password;"
+        f"{first}user {user!r} is unknown at {server.address}, or has another password;"
         f" check user and password, or {_ADMIN}ALTER USER {quoted(user)} PASSWORD '...';"
+        f" (CREATE USER if there is none of that name)"
     )
 
 
