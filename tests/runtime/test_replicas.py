@@ -294,3 +294,21 @@ async def test_a_turn_that_runs_elsewhere_is_canceled_here_and_stops_there(start
     await one.opened.replica._beat()
     assert (await handle.result()).state is TurnState.CANCELED
     assert one.model.running == 0
+
+
+async def test_a_turn_that_was_lost_and_is_run_by_nobody_goes_on_where_it_was_lost(start: StartNode) -> None:
+    node = await start()
+    await node.send("wait g\nsay 0")
+    await node.model.gate("g").reached.wait()
+    # It is begun by the queue of its session.
+    queued = await node.send("wait h\nsay 1")
+    node.model.gate("g").opened.set()
+    await node.model.gate("h").reached.wait()
+    await node.buries(node)
+    await node.opened.replica._beat()
+    await node.opened.replica._clear_up()
+    while len(node.model.requests) < 3:  # noqa: ASYNC110  # nobody tells
+        await asyncio.sleep(0.01)
+    node.model.gate("h").opened.set()
+    turn = await queued.result()
+    assert (turn.state, turn.reply) == (TurnState.COMPLETED, "1")

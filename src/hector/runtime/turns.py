@@ -349,7 +349,7 @@ class TurnRunner:
         except LeaseLostError:
             # A beat that finds the same must not cancel the task once more: nobody would be told the end.
             local.stop_reason = _LOST
-            await self._after_loss(local)
+            self._after_loss(local)
         except HectorError as error:
             self._fail(local, error)
         except Exception as error:  # noqa: BLE001  # whoever waits must be told something
@@ -367,7 +367,7 @@ class TurnRunner:
             if turn := await self._settled(local, run, local.stop_reason):
                 self._finish(local, turn)
             else:
-                await self._after_loss(local)
+                self._after_loss(local)
         except HectorError as error:
             self._fail(local, error)
         except Exception as error:  # noqa: BLE001  # whoever waits must be told something
@@ -388,14 +388,16 @@ class TurnRunner:
             # Or the lease is ours, and went on by an append whose commit got no answer.
             return await self._store.cancel(local.key, local.turn_id) if reason == Reason.CANCELED else None
 
-    async def _after_loss(self, local: LocalTurn) -> None:
-        """Others have the turn, or its session is gone: give the caller what became of it."""
+    def _after_loss(self, local: LocalTurn) -> None:
+        """Others have the turn, or will, or its session is gone: give the caller what becomes of it."""
         logger.info(
             "turn %s of agent %s is not this replica's any longer; nothing more is written for it",
             local.turn_id,
             local.key.agent_id,
         )
-        await self._follow(local.key, local.turn_id, local.message_id, local.feed)
+        # Not in this task: the queue of the session waits for it, and may have to run the turn on.
+        self._start(self._follow(local.key, local.turn_id, local.message_id, local.feed))
+        self.adopt(local.key)
 
     async def _follow(self, key: SessionKey, turn_id: str, message_id: str, feed: TurnFeed) -> None:
         """End the feed when the turn has ended that runs, or waits, in another process."""
