@@ -20,6 +20,8 @@ from hector.server.sharing import Share, SharedAccepting
 
 _LINGER = 1.0
 """Seconds for clients to read their last answers before their connections are cut."""
+_CLOSES_WITHIN = 30
+"""Seconds beyond its drain in which a runtime surely closes, though its database does not answer."""
 
 
 class HttpServer:
@@ -166,7 +168,7 @@ def _settings(app: HectorApp, drain_timeout: float) -> uvicorn.Config:
         # Longer than the pools of common clients keep a connection, so that they are the ones to close it.
         timeout_keep_alive=75,
         # The second net; `stop` ends connections before.
-        timeout_graceful_shutdown=int(drain_timeout + 5 * _LINGER) + 1,
+        timeout_graceful_shutdown=int(drain_timeout) + _CLOSES_WITHIN,
     )
 
 
