@@ -3,6 +3,7 @@
 Every rule holds at any moment of a run, but those that `final` adds, which hold once nothing goes on.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ STATES = OPEN | {
     "rejected",
 }
 DELETED = "session deleted"
-_BROKEN = "the session store failed"
+_BROKEN = re.compile(r"session store( '[^']*')? failed")
 """What a server says of its store beyond an outage, which is no anomaly and has the status 503."""
 SUPERSEDED = "superseded"
 HANDED_OVER = "handed over"
@@ -202,7 +203,7 @@ class Look:
     def _refusals(self) -> Iterator[tuple[Kind, str]]:
         for sends in self.told.sends.values():
             for send in sends:
-                if send.refusal and (not send.refusal.startswith("503") or _BROKEN in send.refusal):
+                if send.refusal and (not send.refusal.startswith("503") or _BROKEN.search(send.refusal)):
                     yield Kind.REFUSED, f"{send.text}: {send.refusal}"
 
     # --- promise 2: saved before the model is asked

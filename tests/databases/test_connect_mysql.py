@@ -168,6 +168,30 @@ async def test_accounts_that_may_not_come_in(own_mysql: MariaDbServer) -> None:
         await connect(db.settings(tls=Tls("disable")))
 
 
+async def test_an_account_at_localhost_does_not_admit_tcp_where_names_are_not_looked_up(
+    own_mysql: MariaDbServer,
+) -> None:
+    db = await own_mysql.create_database()
+    create = "CREATE USER only_here@{} IDENTIFIED BY 'secret-secret'"
+    await db.run(create.format("localhost"), admin=True)
+    settings = db.settings(user="only_here", password="secret-secret", host="localhost", database="mysql")
+    with pytest.raises(StoreOpenError) as raised:
+        await connect(settings)
+    assert str(raised.value).endswith(
+        "; an account at 'localhost' is for its socket alone there: set host to the path of the socket,"
+        " or let an administrator run: CREATE USER 'only_here'@'127.0.0.1' IDENTIFIED BY '...';"
+        " and grant it the same"
+    )
+    # Both ways out lead in; what is missing then is a privilege.
+    await db.run(create.format("'127.0.0.1'"), admin=True)
+    for way in (settings, replace(settings, host=str(db.socket))):
+        with pytest.raises(StoreOpenError, match="may not use database 'mysql'"):
+            await connect(way)
+    with pytest.raises(StoreOpenError) as other:
+        await connect(replace(settings, host="127.0.0.1", password="wrong"))
+    assert "for its socket alone" not in str(other.value)
+
+
 async def test_a_server_that_is_full(own_mysql: MariaDbServer) -> None:
     db = await own_mysql.create_database()
     await db.run("SET GLOBAL max_connections = 10", admin=True)

@@ -133,7 +133,7 @@ async def test_the_environment_of_psql_is_not_ours(
     tls = Tls("require")
     async with linked(worker_postgres_db.settings(tls=tls)) as link:
         assert await link.connection.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
-    with pytest.raises(StoreOpenError, match=r"check user and password"):
+    with pytest.raises(StoreOpenError, match=r"no password is set"):
         await connect(worker_postgres_db.settings(password=""))
 
 

@@ -71,5 +71,14 @@ def bash(
     )
 
 
+def documented(page: str, part: str) -> str:
+    """The only script on a page that holds this, for a folder with `./hector`."""
+    text = (ROOT / "docs" / page).read_text()
+    (found,) = (
+        block for block in re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE) if part in block
+    )
+    return str(found).replace(".venv/bin/hector", "./hector")
+
+
 def _renumbered(text: str, ports: Mapping[int, int]) -> str:
     return re.sub(r"\b\d{4}\b", lambda found: str(ports.get(int(found[0]), found[0])), text)

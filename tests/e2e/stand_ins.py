@@ -57,7 +57,12 @@ def pkill() -> int:
 
 
 def sqlite3_() -> int:
-    with closing(sqlite3.connect(sys.argv[1])) as db:
+    command, _, name = sys.argv[2].partition(" ")
+    with closing(sqlite3.connect(sys.argv[1], isolation_level=None)) as db:
+        if command == ".backup":
+            with closing(sqlite3.connect(name)) as copy:
+                db.backup(copy)
+            return 0
         for row in db.execute(sys.argv[2]):
             print("|".join("" if value is None else str(value) for value in row))
     return 0

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,15 @@ def of_kind(kind: str, name: str) -> Any:
 
 def container(deployment: Any) -> Any:
     return deployment["spec"]["template"]["spec"]["containers"][0]
+
+
+def pods() -> dict[str, Any]:
+    """The pods' specifications, by kind and name."""
+    return {
+        f"{each['kind']} {each['metadata']['name']}": each["spec"]["template"]["spec"]
+        for each in KUBERNETES
+        if "template" in each.get("spec", {})
+    }
 
 
 # --- the image
@@ -122,13 +132,54 @@ def test_the_manifests_fit_together() -> None:
     secrets = {
         each["metadata"]["name"]: each["stringData"] for each in KUBERNETES if each["kind"] == "Secret"
     }
-    for pod in (container(deployment), container(of_kind("StatefulSet", "postgres"))):
-        for variable in pod["env"]:
+    for pod in pods().values():
+        for variable in pod["containers"][0]["env"]:
             if "valueFrom" in variable:
                 reference = variable["valueFrom"]["secretKeyRef"]
                 assert reference["key"] in secrets[reference["name"]]
     assert container(deployment)["readinessProbe"]["httpGet"]["path"] == "/ready"
     assert container(deployment)["livenessProbe"]["httpGet"]["path"] == "/health"
+
+
+@pytest.mark.parametrize("name", list(pods()))
+def test_a_pod_has_no_rights_that_it_does_not_need(name: str) -> None:
+    pod = pods()[name]
+    (only,) = pod["containers"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert only["securityContext"]["allowPrivilegeEscalation"] is False
+    assert only["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    # Whatever serves is given the time that it needs to end.
+    assert name.startswith("Job ") or pod["terminationGracePeriodSeconds"] >= 30
+
+
+def test_the_job_migrates_the_store_of_the_deployment(tmp_path: Path) -> None:
+    job = of_kind("Job", "hector-migrate")
+    pod = container(job)
+    assert pod["image"] == container(of_kind("Deployment", "hector"))["image"]
+    (mount, *_) = pod["volumeMounts"]
+    assert mount["mountPath"] == container(of_kind("Deployment", "hector"))["volumeMounts"][0]["mountPath"]
+    assert job["spec"]["template"]["spec"]["volumes"][0]["configMap"]["name"] == "hector-migrate"
+    text = of_kind("ConfigMap", "hector-migrate")["data"]["config.yaml"]
+    served = documents(of_kind("ConfigMap", "hector")["data"]["config.yaml"])[0]["session_stores"]
+    (found,) = documents(text)
+    for name, store in found["session_stores"].items():
+        assert {key: store["sql"][key] for key in ("driver", "host", "database", "ssl_mode")} == {
+            key: served[name]["sql"][key] for key in ("driver", "host", "database", "ssl_mode")
+        }
+    given = {variable["name"]: "secret-0123456789" for variable in pod["env"]}
+    assert loads(text, environ=given).session_stores
+    # Its command, on a database that needs no cluster.
+    for store in found["session_stores"].values():
+        store["sql"] = {"driver": "sqlite", "database": "sessions.db"}
+    (tmp_path / "config.yaml").write_text(json.dumps(found))
+    ended = subprocess.run(
+        [HECTOR, *pod["args"]], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ended.stdout.startswith("session store 'production-db': schema "), ended.stderr
+    assert (tmp_path / "sessions.db").exists()
 
 
 @pytest.mark.parametrize("where", ["compose", "kubernetes"])

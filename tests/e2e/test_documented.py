@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import HECTOR
-from tests.e2e.shell import bash
+from tests.e2e.shell import bash, documented
 
 QUICK_START = """\
 # config.yaml
@@ -271,3 +271,54 @@ rm ./data/sessions.db
     )
     assert ended.stdout.endswith("I do not know.\n")
     assert ended.stderr == "session s: new\nsession s: new\n"
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="the recipe needs jq")
+def test_the_recipe_deletes_old_sessions_of_all_users_whatever_their_ids(folder: Path) -> None:
+    ended = bash(
+        folder,
+        rf"""
+say() {{ ./hector call "$@" assistant "Hello" > /dev/null 2>&1; }}
+say --session=new
+say --session="it's \"old\"" --user=ada
+say --session=$'of two\nlines' --user=ada
+say --session=-dashed
+say --session=nobody
+sqlite3 ./data/sessions.db "UPDATE sessions SET updated_at = '2020-01-01 00:00:00.000' WHERE id <> 'new';"
+# One on each page of the list.
+{documented("session-persistence.md", "90 days ago").replace("--limit 1000", "--limit 1")}
+sqlite3 ./data/sessions.db "SELECT id FROM sessions;"
+""",
+    )
+    assert ended.stdout == "new\n", ended.stderr
+    assert len(re.findall("^session .* is deleted$", ended.stderr, re.MULTILINE)) == 4
+
+
+def test_the_backup_is_restored_after_a_kill(folder: Path) -> None:
+    take, restore = documented("deployment.md", "# SQLite").split("\n# Restore")
+    told = "My favorite color is blue"
+    ended = bash(
+        folder,
+        rf"""
+mkfifo lines
+./hector serve --config config.yaml > lines &
+grep -m1 '^ready' lines
+say() {{
+  curl -s -X POST http://localhost:8091/v1/agents/assistant/message:send -H "Content-Type: application/json" \
+    -d '{{"message": {{"context_id": "'$1'", "role": 1, "content": [{{"text": "{told}"}}]}}}}'
+}}
+say before
+{take}
+for number in $(seq 20); do say after-$number; done
+kill -9 %1
+ls -s ./data/sessions.db-wal
+echo ---
+# Restore{restore}
+sqlite3 ./data/sessions.db "PRAGMA integrity_check;"
+sqlite3 ./data/sessions.db "SELECT id FROM sessions;"
+./hector call --session=before assistant "What is my favorite color?"
+""",
+    )
+    killed, restored = ended.stdout.split("---\n")
+    assert re.search(r"\b[1-9]\d* \./data/sessions\.db-wal$", killed, re.MULTILINE), ended.stderr
+    assert restored == f"ok\nbefore\nYou told me: {told}\n", ended.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import HECTOR
-from tests.e2e.shell import bash
+from tests.e2e.shell import bash, documented
 from tests.servers import MariaDbServer, PostgresServer
 
 POSTGRES = """\
@@ -159,6 +159,8 @@ class Machine:
     separator: str
     """Between its columns."""
     maintenance: str
+    backup: str
+    """What the script on the page about backups begins with."""
 
     def bash(self, script: str) -> Ended:
         # What is asked for when the commands of the set-up say `-p`.
@@ -195,6 +197,7 @@ async def postgres(folder: Path, own_postgres: PostgresServer) -> Machine:
         "psql -h localhost -U hector hector_sessions --no-psqlrc --tuples-only --no-align",
         "|",
         "VACUUM ANALYZE sessions;\nVACUUM ANALYZE messages;",
+        "# PostgreSQL",
     )
 
 
@@ -218,6 +221,7 @@ async def mysql(folder: Path, own_mysql: MariaDbServer) -> Machine:
         "mysql -h localhost hector_sessions --skip-column-names",
         "\t",
         "OPTIMIZE TABLE sessions;\nOPTIMIZE TABLE messages;",
+        "# MariaDB",
     )
 
 
@@ -286,6 +290,24 @@ def test_the_command_line_resumes_by_session(machine: Machine) -> None:
     assert ended.out.splitlines()[-3:] == answers, ended.err
     resumed = [f"session work: {what}" for what in ("new", "resumed, 2 messages", "resumed, 4 messages")]
     assert re.findall("session work: .*", ended.err) == resumed
+
+
+def test_the_backup_is_restored_as_it_was(machine: Machine) -> None:
+    take, restore = documented("deployment.md", machine.backup).split("\n# Restore")
+    ended = machine.bash(f"""
+{machine.set_up}
+export HECTOR_DB_PASSWORD="secure-password"
+./hector call --session=before assistant "{TOLD}"
+{take}
+./hector call --session=after assistant "{TOLD}"
+echo ---
+# Restore{restore}
+{machine.sql} <<< "SELECT id FROM sessions;"
+./hector call --session=before assistant "{ASKED}"
+./hector call --session=after assistant "{ASKED}"
+""")
+    restored = ended.out.partition("---\n")[2]
+    assert restored == f"before\nYou told me: {TOLD}\nI do not know.\n", ended.err
 
 
 def replies(text: str) -> list[str]:

@@ -40,7 +40,7 @@ async def app(folder: Path, run: Run, server_db: Database, database_server: Data
     config = configuration(app, model="obey", lease_ttl=1, schema=schema(server_db))
     (folder / "config.yaml").write_text(config)
     migrated = await run("db", "migrate", "--config", "owner.yaml")
-    assert migrated.out == f"session store '{STORE}': schema {HECTOR.head}\n", migrated.err
+    assert migrated.out == f"session store '{STORE}': schema {HECTOR.head} (made)\n", migrated.err
     return app
 
 

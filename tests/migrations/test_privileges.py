@@ -215,7 +215,7 @@ async def test_an_administrator_migrates_and_grants_and_the_role_serves(
     server_db: Database, database_server: DatabaseServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await migrate_stores(configured(server_db), store=None) == 0
-    assert capsys.readouterr().out == f"session store 'main': schema {HECTOR.head}\n"
+    assert capsys.readouterr().out == f"session store 'main': schema {HECTOR.head} (made)\n"
     least = await database_server.add_user(server_db)
     assert await show_grants(configured(server_db), least.user, store=None, as_json=False) == 0
     lines = capsys.readouterr().out.splitlines()

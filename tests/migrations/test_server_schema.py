@@ -324,14 +324,17 @@ async def test_after_dropping_both_tables_a_start_makes_a_fresh_schema(
     assert await version(server_db) == [(history.head,)]
 
 
-@pytest.mark.parametrize("table", ["messages", "turns"])
-async def test_after_dropping_one_table_nothing_else_is_thrown_away(server_db: Database, table: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "left"), [("messages", "table 'sessions'"), ("turns", "tables 'messages' and 'sessions'")]
+)
+async def test_after_dropping_one_table_nothing_else_is_thrown_away(
+    server_db: Database, table: str, left: str
+) -> None:
     await start(server_db)
     await fill(server_db)
     await server_db.run(f"DROP TABLE {table}")
     assert await refusal(server_db) == (
-        f"its table {table!r} is gone; restore the database from a backup,"
-        " or drop the tables 'messages' and 'sessions' to start afresh"
+        f"its table {table!r} is gone; restore the database from a backup, or drop the {left} to start afresh"
     )
     assert await server_db.run("SELECT COUNT(*) FROM sessions") == [(1,)]
 

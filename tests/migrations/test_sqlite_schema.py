@@ -262,14 +262,24 @@ async def test_after_dropping_both_tables_a_start_makes_a_fresh_schema(tmp_path:
         assert connection.execute("SELECT COUNT(*) FROM turns").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("table", ["messages", "sessions", "files"])
-async def test_after_dropping_one_table_nothing_else_is_thrown_away(tmp_path: Path, table: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "left"),
+    [
+        ("messages", "table 'sessions'"),
+        ("sessions", "table 'messages'"),
+        ("files", "tables 'messages' and 'sessions'"),
+    ],
+)
+async def test_after_dropping_one_table_nothing_else_is_thrown_away(
+    tmp_path: Path, table: str, left: str
+) -> None:
     path = tmp_path / "sessions.db"
     await use(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"DROP TABLE {table}")
-    with pytest.raises(StoreOpenError, match=f"its table '{table}' is gone; restore"):
+    with pytest.raises(StoreOpenError, match=f"its table '{table}' is gone; restore") as raised:
         await opened(path)
+    assert str(raised.value).endswith(f" or drop the {left} to start afresh")
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT COUNT(*) FROM turns").fetchone() == (1,)
 
@@ -463,7 +473,10 @@ async def test_another_programs_tables_of_other_names_are_left_alone(tmp_path: P
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "sessions.db"
     path.write_text("dear diary" * 1000)
-    assert await _refusal(path) == "the session store failed: file is not a database"
+    assert (
+        await _refusal(path)
+        == "the session store failed: file is not a database; name another file, or restore a backup"
+    )
     assert path.read_text() == "dear diary" * 1000
 
 

@@ -24,9 +24,10 @@ def config_path(named: Path | None) -> Path:
 def load_config(named: Path | None) -> Config:
     """Raises `ConfigError` with all that is wrong, missing keys and tools too."""
     # The runtime's imports are heavy, and whoever only starts workers does without them.
+    from hector.cli.certificates import certificate_problems  # noqa: PLC0415
     from hector.runtime.build import check  # noqa: PLC0415
 
-    return load(config_path(named), checks=[check()])
+    return load(config_path(named), checks=[check(), certificate_problems])
 
 
 def choose_agent(config: Config, name: str | None, field: str = "--agent") -> str:

@@ -15,6 +15,7 @@ from hector.runtime.stores import server_settings, sqlite_settings
 from hector.storage.grants import grants
 from hector.storage.migrate import HECTOR
 from hector.storage.opening import open_server, open_sqlite
+from hector.storage.probing import probe_server, probe_sqlite
 from hector.storage.settings import ServerSettings
 
 _LONGEST_QUESTION = 3.0
@@ -63,22 +64,34 @@ async def migrate_stores(config: Config, *, store: str | None) -> int:
     """
     for name in _in_sql(config) if store is None else [_choose(config, store)]:
         section = config.session_stores[name]
-        match section:
-            case SqlStoreSection(sql=SqliteSection() as sql):
-                settings = replace(sqlite_settings(section, sql), auto_migrate=True)
-                opened = await open_sqlite(name, settings)
-            case SqlStoreSection(sql=PostgresSection() | MySqlSection() as sql):
-                at = replace(server_settings(name, section, sql), auto_migrate=True)
-                # As a start does: its database may be starting, too.
-                open_it = partial(open_server, sql.driver, at)
-                opened = await Patience().open(name, open_it, section.connect_retry)
-            case _:
-                raise InvalidError(
-                    "--store", f"session store {name!r} is in memory, and has nothing to migrate"
-                )
-        await opened.close()
-        print(visible(f"session store {name!r}: schema {HECTOR.head}"))
+        if not isinstance(section, SqlStoreSection):
+            raise InvalidError("--store", f"session store {name!r} is in memory, and has nothing to migrate")
+        # As a start does: its database may be starting, too.
+        before = await Patience().open(name, partial(_migrate, name, section), section.connect_retry)
+        print(visible(f"session store {name!r}: schema {HECTOR.head} ({_done(before)})"))
     return 0
+
+
+async def _migrate(name: str, section: SqlStoreSection) -> str | None:
+    """The version that was there before; None if there was none."""
+    sql = section.sql
+    if isinstance(sql, SqliteSection):
+        file = replace(sqlite_settings(section, sql), path=sql.database.resolve(), auto_migrate=True)
+        found = await probe_sqlite(name, file.path, auto_migrate=True)
+        opened = await open_sqlite(name, file)
+    else:
+        server = replace(server_settings(name, section, sql), auto_migrate=True)
+        found = await probe_server(sql.driver, server)
+        opened = await open_server(sql.driver, server)
+    await opened.close()
+    return found.schema
+
+
+def _done(before: str | None) -> str:
+    # By this process, or by another that was faster.
+    if before is None:
+        return "made"
+    return "was up to date" if before == HECTOR.head else f"upgraded from {before}"
 
 
 def _in_sql(config: Config) -> Sequence[str]:

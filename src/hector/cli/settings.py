@@ -64,9 +64,11 @@ class Source:
             yield from private_sessions(config, workers)
             if workers == 1 or not alone_only:
                 # Heavy imports.
+                from hector.cli.certificates import certificate_problems  # noqa: PLC0415
                 from hector.runtime.build import check  # noqa: PLC0415
 
                 yield from check()(config)
+                yield from certificate_problems(config)
 
         return with_options(loads(self.text, file=self.file, checks=[problems]), self.options)
 

@@ -104,9 +104,11 @@ def next_step(found: Found, history: History, *, of_its_own: str = "a database")
     # A migration that is due may bring new tables.
     expected = history.names if found.version == history.head else DROPPED_TO_START_AFRESH
     if missing := sorted(expected - found.tables):
+        # What refers to the other comes first.
+        left = [repr(name) for name in ("messages", "sessions") if name in found.tables]
         raise StorageError(
             f"its table {missing[0]!r} is gone; restore the database from a backup,"
-            " or drop the tables 'messages' and 'sessions' to start afresh"
+            f" or drop the table{'s' if len(left) > 1 else ''} {' and '.join(left)} to start afresh"
         )
     return "nothing" if found.is_current(history) else "migrate"
 
@@ -158,9 +160,25 @@ def migrate(connection: Connection, revision: str, history: History = HECTOR) ->
     try:
         command.upgrade(config, revision)
     except CommandError as error:
-        raise StorageError(
-            f"its schema is of a newer Hector; this one knows versions up to {history.head}: upgrade Hector"
-        ) from error
+        raise _newer(history) from error
+
+
+def check_known(found: Found, history: History) -> None:
+    """Of a schema that is to be migrated. Raises `StorageError` if it is of a newer release."""
+    # As in `migrate`.
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
+    try:
+        ScriptDirectory.from_config(alembic_config(history)).get_revisions(found.version or ())
+    except CommandError as error:
+        raise _newer(history) from error
+
+
+def _newer(history: History) -> StorageError:
+    return StorageError(
+        f"its schema is of a newer Hector; this one knows versions up to {history.head}: upgrade Hector"
+    )
 
 
 def alembic_config(history: History) -> "Config":

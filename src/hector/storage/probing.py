@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +18,12 @@ from hector.storage.migrate import (
     HECTOR,
     Found,
     History,
-    alembic_config,
+    check_known,
     check_may_change,
     look,
     next_step,
 )
+from hector.storage.place import check_place
 from hector.storage.settings import ServerSettings
 from hector.storage.sqlite import translated
 
@@ -72,7 +72,7 @@ def findings(server: str, found: Found, history: History = HECTOR, *, auto_migra
     """Raises `StorageError` where a start would refuse."""
     step = next_step(found, history)
     if step == "migrate":
-        _check_known(found, history)
+        check_known(found, history)
     if step != "nothing":
         check_may_change(found, history, auto_migrate=auto_migrate)
     match step:
@@ -89,39 +89,13 @@ def findings(server: str, found: Found, history: History = HECTOR, *, auto_migra
             assert_never(other)
 
 
-def _check_known(found: Found, history: History) -> None:
-    # Slow to import, and only needed after an upgrade of Hector.
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
-    from alembic.util import CommandError  # noqa: PLC0415
-
-    try:
-        ScriptDirectory.from_config(alembic_config(history)).get_revisions(found.version or ())
-    except CommandError as error:
-        raise StorageError(
-            f"its schema is of a newer Hector; this one knows versions up to {history.head}: upgrade Hector"
-        ) from error
-
-
 def _probe(path: Path, *, auto_migrate: bool) -> Findings:
     server = f"SQLite {sqlite3.sqlite_version}"
-    _check_folder(path)
+    check_place(path)
     if not path.exists():
         check_may_change(Found(frozenset(), None), HECTOR, auto_migrate=auto_migrate)
         return Findings(server, None, ["the file is not there yet; a start makes it"])
-    if path.is_dir():
-        raise StorageError("is a directory; name a file in it")
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise StorageError("the file is not writable for this user")
     return findings(server, _found(path), auto_migrate=auto_migrate)
-
-
-def _check_folder(path: Path) -> None:
-    """Of folders that are not there yet, the first that is tells whether they can be made."""
-    folder = next(folder for folder in path.parents if folder.exists())
-    if not folder.is_dir():
-        raise StorageError(f"its folder cannot be used: {folder} is a file")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise StorageError("its folder is not writable for this user")
 
 
 def _found(path: Path) -> Found:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import queue
+import re
 import sqlite3
 import threading
 import time
@@ -32,7 +33,15 @@ _UNWRITABLE = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-_OTHER_SCHEMA = ("no such table", "no such column")
+_OTHER_SCHEMA = re.compile(r"no such (table|column)|table \S+ has no column named")
+_REMEDIES = {
+    sqlite3.SQLITE_CANTOPEN: "check that its folder is there, and writable for this user",
+    sqlite3.SQLITE_CORRUPT: "restore a backup",
+    sqlite3.SQLITE_FULL: "make room there",
+    sqlite3.SQLITE_IOERR: "look at the disk, and at the system's log",
+    sqlite3.SQLITE_NOTADB: "name another file, or restore a backup",
+    sqlite3.SQLITE_READONLY: "check who may write the file and its folder",
+}
 LANGUAGE = Language(sqlalchemy_sqlite.dialect(paramstyle="qmark"))
 
 
@@ -48,6 +57,8 @@ class SqliteSettings:
     """Seconds after which one of them is replaced; 0 for never."""
     auto_migrate: bool = True
     """Create and migrate the schema; otherwise opening a file whose schema is not current fails."""
+    store: str = ""
+    """The session store's name, for errors."""
 
 
 def connect(settings: SqliteSettings) -> sqlite3.Connection:
@@ -87,25 +98,36 @@ def run(connection: sqlite3.Connection, operation: Operation[T]) -> T:
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """sqlite3's errors as ours."""
+def translated(store: str = "") -> Iterator[None]:
+    """sqlite3's errors as ours; without a name where that stands before them, or there is none."""
     try:
         yield
     except sqlite3.Error as error:
-        raise _translate(error) from error
+        raise _translate(error, store) from error
 
 
-def _translate(error: sqlite3.Error) -> StorageError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+def _named(store: str) -> str:
+    return f"session store {store!r}" if store else "the session store"
+
+
+def _translate(error: sqlite3.Error, store: str) -> StorageError:
+    name, code = _named(store), _code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreUnavailableError(
-            f"the session store was locked by another process for {BUSY_TIMEOUT:.0f} s; try again"
+            f"{name} was locked by another process for {BUSY_TIMEOUT:.0f} s; try again"
         )
+    if _OTHER_SCHEMA.match(str(error)):
+        return StorageError(f"{name}: its schema was changed while it was open; restart hector")
+    why = "; ".join(filter(None, [str(error), _REMEDIES.get(code)]))
     if code in _UNWRITABLE:
-        return StoreUnavailableError(f"the session store cannot be used: {error}")
-    if str(error).startswith(_OTHER_SCHEMA):
-        return StorageError("the schema of the session store was changed while it was open; restart hector")
-    return StorageError(f"the session store failed: {error}")
+        return StoreUnavailableError(f"{name} cannot be used: {why}")
+    return StorageError(f"{name} failed: {why}")
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary one; 0 for what is not SQLite's."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
 
 
 @dataclass(slots=True)
@@ -202,7 +224,7 @@ class SqliteDriver:
             self._connection.close()
 
     def _read(self, make: MakeOperation[T]) -> T:
-        with translated(), self._reader() as connection:
+        with translated(self._settings.store), self._reader() as connection:
             self._check_file()
             connection.execute("BEGIN")
             try:
@@ -271,11 +293,11 @@ class SqliteDriver:
                 outcomes = self._run_together(connection, batch)
         except BaseException as error:  # noqa: BLE001  # the writer outlives any operation; the callers get it
             self._give_up()
-            return [_ours(error)] * len(batch)
+            return [self._ours(error)] * len(batch)
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            failure = _uncommitted(error, rolled_back=self._give_up())
+            failure = _uncommitted(error, self._settings.store, rolled_back=self._give_up())
             # The errors among the outcomes, too, may rest on what others in the batch had written.
             return [failure] * len(batch)
         return outcomes
@@ -293,15 +315,36 @@ class SqliteDriver:
             except BaseException as error:  # noqa: BLE001  # one job's failure is not the batch's
                 if not connection.in_transaction or connection.total_changes != changes:
                     break
-                outcomes.append(_ours(error))
+                outcomes.append(self._ours(error))
         else:
             return outcomes
         _roll_back(connection)
         connection.execute("BEGIN IMMEDIATE")
-        return [_run_in_savepoint(connection, job.make) for job in batch]
+        return [self._run_in_savepoint(connection, job.make) for job in batch]
+
+    def _run_in_savepoint(
+        self, connection: sqlite3.Connection, make: Callable[[], Operation[T]]
+    ) -> T | BaseException:
+        connection.execute("SAVEPOINT job")
+        try:
+            outcome: T | BaseException = run(connection, make())
+        except BaseException as error:  # one job's failure is not the batch's
+            if not connection.in_transaction:
+                raise  # SQLite itself gave up the whole transaction: disk full, I/O error
+            connection.execute("ROLLBACK TO job")
+            outcome = self._ours(error)
+        connection.execute("RELEASE job")
+        return outcome
+
+    def _ours(self, error: BaseException) -> BaseException:
+        if not isinstance(error, sqlite3.Error):
+            return error
+        ours = _translate(error, self._settings.store)
+        ours.__cause__ = error
+        return ours
 
     def _begin(self) -> sqlite3.Connection:
-        with translated():
+        with translated(self._settings.store):
             if self._connection is None:
                 self._connection = connect(self._settings)
             self._connection.execute("BEGIN IMMEDIATE")
@@ -325,7 +368,8 @@ class SqliteDriver:
         """SQLite itself goes on writing to a deleted file, and confirms what nobody will find."""
         if _file_of(self._settings.path) != self._file:
             raise StoreUnavailableError(
-                "the file of the session store was removed or replaced while it was open; restart hector"
+                f"the file of {_named(self._settings.store)} was removed or replaced while it was open;"
+                " restart hector"
             )
 
 
@@ -374,27 +418,6 @@ def time_argument(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
-def _run_in_savepoint(connection: sqlite3.Connection, make: Callable[[], Operation[T]]) -> T | BaseException:
-    connection.execute("SAVEPOINT job")
-    try:
-        outcome: T | BaseException = run(connection, make())
-    except BaseException as error:  # one job's failure is not the batch's
-        if not connection.in_transaction:
-            raise  # SQLite itself gave up the whole transaction: disk full, I/O error
-        connection.execute("ROLLBACK TO job")
-        outcome = _ours(error)
-    connection.execute("RELEASE job")
-    return outcome
-
-
-def _ours(error: BaseException) -> BaseException:
-    if not isinstance(error, sqlite3.Error):
-        return error
-    ours = _translate(error)
-    ours.__cause__ = error
-    return ours
-
-
 def _roll_back(connection: sqlite3.Connection) -> bool:
     if not connection.in_transaction:
         return False
@@ -402,14 +425,13 @@ def _roll_back(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def _uncommitted(error: sqlite3.Error, *, rolled_back: bool) -> StorageError:
+def _uncommitted(error: sqlite3.Error, store: str, *, rolled_back: bool) -> StorageError:
     """What a failed COMMIT means to those whose work was in it."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if rolled_back and code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
-        failure: StorageError = _translate(error)
+    if rolled_back and _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+        failure: StorageError = _translate(error, store)
     else:
         failure = OutcomeUnknownError(
-            f"the session store did not confirm a commit ({error}), so its outcome is not known;"
+            f"{_named(store)} did not confirm a commit ({error}), so its outcome is not known;"
             " the same request is safe to repeat"
         )
     failure.__cause__ = error

@@ -1,6 +1,7 @@
 """`hector config check`."""
 
 import json
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -8,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from hector.cli.check import check_config
-from hector.domain.errors import ConfigError
+from hector.cli.settings import Options, Source
+from hector.domain.errors import ConfigError, StoreOpenError
 from hector.storage.migrate import HECTOR
 from hector.storage.opening import open_sqlite
 from hector.storage.sqlite import SqliteSettings
+from tests.servers.certificates import make_certificates
 
 GOOD = """\
 llms: {s: {type: scripted}}
@@ -77,6 +80,56 @@ async def test_what_is_wrong_with_the_providers_variables_is_told_too(
         await check(path)
     assert [problem.path for problem in raised.value.problems] == ["llms.m.host", "agents.b.llm"]
     assert all("OPENAI_BASE_URL holds no URL" in problem.text for problem in raised.value.problems)
+
+
+@pytest.mark.parametrize("driver", ["postgres", "mysql"])
+async def test_files_for_tls_that_cannot_work_are_told_without_a_connection(
+    tmp_path: Path, driver: str
+) -> None:
+    files = make_certificates(tmp_path)
+    (tmp_path / "notes").write_text("no certificate")
+    path = written(
+        tmp_path,
+        f"""\
+agents: {{a: {{llm: local}}}}
+session_stores:
+  sound: {{backend: sql, sql: {{driver: {driver}, user: u, database: d, ssl_cert: '{files.client.cert}',
+    ssl_key: '{files.client.key}', ssl_root_cert: '{files.client.ca}'}}}}
+  main:
+    backend: sql
+    sql:
+      driver: {driver}
+      user: u
+      database: d
+      ssl_cert: '{files.client.cert}'
+      ssl_key: '{files.server.key}'
+      ssl_root_cert: '{tmp_path}/notes'
+  keyless: {{backend: sql, sql: {{driver: {driver}, user: u, database: d, ssl_cert: '{files.client.cert}'}}}}
+  local: {{backend: sql, sql: {{driver: {driver}, user: u, database: d, host: /run,
+    ssl_cert: '{tmp_path}/notes'}}}}
+""",
+    )
+    with pytest.raises(ConfigError) as raised:
+        await check(path)
+    assert [(each.line, each.path, each.text) for each in raised.value.problems] == [
+        (
+            12,
+            "session_stores.main.sql.ssl_key",
+            f"{files.server.key} does not belong to the certificate in {files.client.cert}",
+        ),
+        (
+            13,
+            "session_stores.main.sql.ssl_root_cert",
+            f"{tmp_path}/notes holds no certificate in PEM (no certificate or crl found)",
+        ),
+        (
+            14,
+            "session_stores.keyless.sql.ssl_key",
+            f"not set, and ssl_cert ({files.client.cert}) holds no key",
+        ),
+    ]
+    with pytest.raises(ConfigError):
+        Source.named(path, Options()).settings()
 
 
 class TestConnect:
@@ -161,7 +214,10 @@ class TestConnect:
         ]
         failed = "Error: failed to connect to session store"
         assert output.err.splitlines() == [
-            f"{failed} 's0': {tmp_path}/text: the session store failed: file is not a database",
+            (
+                f"{failed} 's0': {tmp_path}/text: the session store failed: file is not a database;"
+                " name another file, or restore a backup"
+            ),
             (
                 f"{failed} 's1': {tmp_path}/other: its table 'sessions' was not made by Hector;"
                 " give Hector a database of its own"
@@ -173,6 +229,36 @@ class TestConnect:
             f"{failed} 's3': {tmp_path}/folder: is a directory; name a file in it",
             f"{failed} 's4': {tmp_path}/text/x.db: its folder cannot be used: {tmp_path}/text is a file",
         ]
+
+    @pytest.mark.parametrize(
+        ("place", "why"),
+        [
+            ("{folder}/text/x.db", "its folder cannot be used: {folder}/text is a file"),
+            ("{folder}/text/deeper/x.db", "its folder cannot be used: {folder}/text is a file"),
+            ("/dev/full", "is a device, a pipe or a socket; name a file"),
+            pytest.param(
+                "/proc/x.db",
+                "its folder cannot be used: /proc holds no files",
+                marks=pytest.mark.skipif(os.getuid() != 0, reason="who is not root may not write there"),
+            ),
+        ],
+    )
+    async def test_where_a_start_would_make_no_file_none_is_promised(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, why: str
+    ) -> None:
+        (tmp_path / "text").write_text("garbage")
+        place, why = place.format(folder=tmp_path), why.format(folder=tmp_path)
+        path = written(
+            tmp_path,
+            "agents: {a: {llm: local}}\n"
+            f"session_stores: {{main: {{backend: sql, sql: {{driver: sqlite, database: '{place}'}}}}}}\n",
+        )
+        assert await check(path, connect=True) == 2
+        assert capsys.readouterr().err == (
+            f"Error: failed to connect to session store 'main': {place}: {why}\n"
+        )
+        with pytest.raises(StoreOpenError, match=f"failed to connect to session store 'main': {place}: "):
+            await open_sqlite("main", SqliteSettings(Path(place)))
 
     async def test_a_program_is_told_of_each_store(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,6 +1,8 @@
 """`hector db`, as far as it needs no database server; with one: tests/migrations/test_privileges.py."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -104,7 +106,7 @@ async def test_all_stores_in_sql_are_migrated(
     tmp_path: Path, sqlite: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await migrate_stores(configured(tmp_path, MEMORY, sqlite), store=None) == 0
-    assert capsys.readouterr().out == f"session store 'file': schema {HECTOR.head}\n"
+    assert capsys.readouterr().out == f"session store 'file': schema {HECTOR.head} (made)\n"
     assert (tmp_path / "data" / "x.db").stat().st_size > 0
 
 
@@ -112,7 +114,20 @@ async def test_only_the_named_store_is_migrated(
     tmp_path: Path, sqlite: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await migrate_stores(configured(tmp_path, POSTGRES, sqlite), store="file") == 0
-    assert capsys.readouterr().out == f"session store 'file': schema {HECTOR.head}\n"
+    assert capsys.readouterr().out == f"session store 'file': schema {HECTOR.head} (made)\n"
+
+
+async def test_what_was_done_is_told(tmp_path: Path, sqlite: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = configured(tmp_path, sqlite)
+    told = f"session store 'file': schema {HECTOR.head} "
+    for expected in ("made", "was up to date"):
+        await migrate_stores(config, store=None)
+        assert capsys.readouterr().out == f"{told}({expected})\n"
+    with closing(sqlite3.connect(tmp_path / "data" / "x.db")) as database:
+        database.execute("UPDATE hector_version SET version_num = '0001'")
+        database.commit()
+    await migrate_stores(config, store=None)
+    assert capsys.readouterr().out == f"{told}(upgraded from 0001)\n"
 
 
 async def test_a_store_that_cannot_be_reached_ends_the_command(tmp_path: Path) -> None:

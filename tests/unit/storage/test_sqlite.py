@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from sqlalchemy import literal_column, select, text
 
 from hector.domain.errors import OutcomeUnknownError, StorageError, StoreUnavailableError
 from hector.storage.locks import ReplicaLocks
-from hector.storage.opening import open_sqlite
 from hector.storage.operations import Operation, Statement, execute, fetch
 from hector.storage.sqlite import MemoryDriver, SqliteDriver, SqliteSettings, connect
 
@@ -464,11 +464,59 @@ async def test_a_full_disk_is_told_as_such_and_is_no_unknown_outcome(settings: S
     await driver.close()
 
 
-async def test_tables_that_are_gone_are_told_as_such(tmp_path: Path) -> None:
-    store = await open_sqlite("main", SqliteSettings(tmp_path / "x.db"))
-    with sqlite3.connect(tmp_path / "x.db") as other:
-        other.execute("PRAGMA foreign_keys=OFF")
-        other.execute("DROP TABLE sessions")
-    with pytest.raises(StorageError, match=r"schema of the session store was changed .* restart hector"):
-        await store.sessions(agent_id="a", user_id="u", limit=1)
-    await store.close()
+@pytest.mark.parametrize("write", [True, False])
+async def test_tables_that_are_gone_are_told_as_such(settings: SqliteSettings, write: bool) -> None:
+    driver = SqliteDriver(replace(settings, store="main"), connect(settings))
+    driver.start()
+    with closing(sqlite3.connect(settings.path)) as other:
+        other.execute("DROP TABLE notes")
+    with pytest.raises(StorageError) as raised:
+        await (driver.write if write else driver.read)(lambda: fetch(SELECT, {}))
+    assert str(raised.value) == (
+        "session store 'main': its schema was changed while it was open; restart hector"
+    )
+    await driver.close()
+
+
+async def test_a_column_that_is_gone_is_told_as_such(settings: SqliteSettings) -> None:
+    driver = SqliteDriver(replace(settings, store="main"), connect(settings))
+    driver.start()
+    with closing(sqlite3.connect(settings.path)) as other:
+        other.execute("ALTER TABLE notes RENAME COLUMN note TO text")
+    both = (
+        driver.write(lambda: execute(INSERT, {"note": "one"})),
+        driver.write(lambda: execute(INSERT, {"note": "two"})),
+    )
+    for outcome in await asyncio.gather(*both, return_exceptions=True):
+        assert str(outcome) == (
+            "session store 'main': its schema was changed while it was open; restart hector"
+        )
+    await driver.close()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (
+            lambda path: path.write_bytes(b"dear diary" * 1000),
+            "session store 'main' failed: file is not a database; name another file, or restore a backup",
+        ),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:5000] + b"?" * 20_000),
+            "session store 'main' failed: database disk image is malformed; restore a backup",
+        ),
+    ],
+)
+async def test_a_spoilt_file_is_told_with_the_name_of_the_store_and_what_to_do(
+    settings: SqliteSettings, spoil: Callable[[Path], object], expected: str
+) -> None:
+    connection = connect(settings)
+    driver = SqliteDriver(replace(settings, store="main"), connection)
+    driver.start()
+    await driver.write(lambda: execute(INSERT, {"note": "x" * 20_000}))
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    spoil(settings.path)
+    with pytest.raises(StorageError) as raised:
+        await driver.read(lambda: fetch(SELECT, {}))
+    assert str(raised.value) == expected
+    await driver.close()

@@ -27,7 +27,7 @@ from hector.storage.migrate import (
     told_while_waiting,
     version_table,
 )
-from hector.storage.mysql.privileges import grant_to_migrate
+from hector.storage.mysql.privileges import remedy
 from hector.storage.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ async def _change(connection: asyncmy.Connection, settings: ServerSettings, hist
     async def given() -> asyncmy.Connection:
         return connection
 
-    ((server,),) = await _fetch(connection, "SELECT VERSION()")
+    ((server, account),) = await _fetch(connection, "SELECT VERSION(), CURRENT_USER()")
     is_mariadb = "mariadb" in server.lower()
     # Each look under the lock must see what others did before. The driver's own call may do nothing: it does
     # not notice when autocommit is turned off.
@@ -202,8 +202,9 @@ async def _change(connection: asyncmy.Connection, settings: ServerSettings, hist
     await _fetch(connection, f"SET SESSION lock_wait_timeout = {_LONGEST_WAIT}")
     # Refuses where tables are hidden, which others may have made meanwhile.
     await _look(connection, history)
-    async with engine.connect() as session:
-        step, before = await session.run_sync(bring_up, history)
+    with _told_if_denied(account, settings.database):
+        async with engine.connect() as session:
+            step, before = await session.run_sync(bring_up, history)
     await _fetch(connection, f"SELECT RELEASE_LOCK({lock})")
     logger.info(
         "session store %r: %s (version before: %s, now: %s)",
@@ -212,6 +213,19 @@ async def _change(connection: asyncmy.Connection, settings: ServerSettings, hist
         before.version,
         history.head,
     )
+
+
+@contextlib.contextmanager
+def _told_if_denied(account: str, database: str) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        denied = error.driver_exception
+        if _number(denied) not in _DENIED:
+            raise
+        raise StorageError(
+            f"its user {account!r} may not change the schema ({denied.args[-1]}); {remedy(account, database)}"
+        ) from error
 
 
 def _lock_name(database: str) -> str:
@@ -252,12 +266,6 @@ def _ours(error: BaseException, settings: ServerSettings) -> StoreOpenError:
             settings.store, f"the connection was lost while its schema was prepared: {error}"
         )
     message = error.args[-1]
-    if number in _DENIED:
-        return StoreOpenError(
-            settings.store,
-            f"its user {settings.user!r} may not change the schema ({message});"
-            f" let a user that may run `hector db migrate`, or an administrator {grant_to_migrate(settings)}",
-        )
     kind = StoreUnreachableError if number in _FOR_NOW else StoreOpenError
     return kind(settings.store, f"its schema cannot be created or changed: {message} ({number})")
 

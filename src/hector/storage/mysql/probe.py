@@ -6,12 +6,12 @@ from typing import Any
 import asyncmy
 from asyncmy import errors
 
-from hector.domain.errors import StoreUnreachableError
-from hector.storage.migrate import HECTOR, Found, next_step
-from hector.storage.mysql.connect import connect
+from hector.domain.errors import StorageError, StoreOpenError, StoreUnreachableError
+from hector.storage.migrate import HECTOR, Found, check_known, next_step
+from hector.storage.mysql.connect import MySqlLink, connect
 from hector.storage.mysql.connection import close
 from hector.storage.mysql.migrate import check_privileges
-from hector.storage.mysql.privileges import check_may_migrate
+from hector.storage.mysql.privileges import check_may_change
 from hector.storage.settings import ServerSettings
 
 _ABOUT = "SELECT @@innodb_flush_log_at_trx_commit, @@max_connections"
@@ -27,8 +27,8 @@ async def probe(settings: ServerSettings) -> tuple[str, Found, Sequence[str]]:
         flush, most = await _row(link.connection, _ABOUT)
         _, tls = await _row(link.connection, _TLS)
         found = await check_privileges(link.connection, settings)
-        if settings.auto_migrate and next_step(found, HECTOR) != "nothing":
-            await check_may_migrate(link.connection, settings)
+        if settings.auto_migrate:
+            await _check_may_change(link, found, settings)
     except (errors.MySQLError, OSError) as error:
         link.connection.close()
         why = f"the connection was lost while it was looked at ({type(error).__name__})"
@@ -52,6 +52,16 @@ async def probe(settings: ServerSettings) -> tuple[str, Found, Sequence[str]]:
             f"max_allowed_packet is {link.max_allowed_packet} on the server: longer messages are refused"
         )
     return server, found, doubts
+
+
+async def _check_may_change(link: MySqlLink, found: Found, settings: ServerSettings) -> None:
+    try:
+        step = next_step(found, HECTOR)
+        if step == "migrate":
+            check_known(found, HECTOR)  # where it is not, no privilege would help
+        await check_may_change(link.connection, settings.database, step, is_mariadb=link.is_mariadb)
+    except StorageError as error:
+        raise StoreOpenError(settings.store, str(error)) from error
 
 
 async def _row(connection: asyncmy.Connection, query: str) -> Sequence[Any]:

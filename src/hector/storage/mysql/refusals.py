@@ -1,5 +1,7 @@
 """What MySQL and MariaDB say to who may not come in, as our errors."""
 
+import re
+
 from asyncmy import errors
 
 from hector.domain.errors import StoreOpenError
@@ -148,15 +150,24 @@ def _denied(said: str, connection: GuardedConnection, server: Server) -> StoreOp
         more = "; if the account demands a client certificate, set ssl_cert and ssl_key"
     else:
         more = "; if the account demands a certificate, check that it is the one in ssl_cert"
-    if server.settings.host == "localhost" and "'localhost'" not in said:
+    if server.settings.host == "localhost" and "@'localhost'" not in said:
+        # Under skip_name_resolve, as the image of MariaDB has it, an address is no name.
         more += (
-            "; the server does not take this connection for one from localhost: make the account at the"
-            " address that it names, or give the path of its socket as host"
+            "; an account at 'localhost' is for its socket alone there: set host to the path of the socket,"
+            f" or {_ADMIN}CREATE USER {literal(server.settings.user)}@'{_address(said)}'"
+            " IDENTIFIED BY '...'; and grant it the same"
         )
+    first = "" if server.settings.password else "no password is set (an empty one counts as none), and "
     return server.refused(
-        f"{server.name} does not admit user {server.settings.user!r}: {said};"
+        f"{first}{server.name} does not admit user {server.settings.user!r}: {said};"
         f" check user and password, and that this account may come from this host{more}"
     )
+
+
+def _address(said: str) -> str:
+    """Whence the server sees us: `Access denied for user 'hector'@'127.0.0.1' (using password: YES)`."""
+    found = re.search(r"@'([^']+)'", said)
+    return found[1] if found else "127.0.0.1"
 
 
 def _number(error: Exception) -> int | None:

@@ -135,12 +135,20 @@ def _why_said(error: asyncpg.PostgresError, server: Server, *, with_tls: bool = 
 
 
 def _wrong_password(server: Server) -> StoreOpenError:
+    """Which of both it is, no server tells."""
     user = server.settings.user
-    first = "" if server.settings.password else "no password is set (an empty one counts as none), and "
+    statements = (
+        f"{_ADMIN}ALTER USER {quoted(user)} PASSWORD '...';"
+        f" or, if there is no such user: CREATE USER {quoted(user)} PASSWORD '...';"
+    )
+    if not server.settings.password:
+        return server.refused(
+            f"no password is set (an empty one counts as none), and {server.name} wants one of user {user!r};"
+            f" set password, or the variable that it comes from, or {statements}"
+        )
     return server.refused(
-        f"{first}user {user!r} is unknown at {server.address}, or has another password;"
-        f" check user and password, or {_ADMIN}ALTER USER {quoted(user)} PASSWORD '...';"
-        f" (CREATE USER if there is none of that name)"
+        f"user {user!r} is unknown at {server.address}, or has another password;"
+        f" check user and password, or {statements}"
     )
 
 
