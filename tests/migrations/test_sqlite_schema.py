@@ -500,7 +500,7 @@ _NOBODY = 65534
         (True, 0o555, 0o666, "its folder is not writable for this user"),
         (True, 0o777, 0o444, "the file is not writable for this user"),
         (True, 0o777, 0o000, "the file is not writable for this user"),
-        (False, 0o000, 0, "its folder cannot be used: Permission denied"),
+        (False, 0o000, 0, "its folder is not writable for this user"),
     ],
 )
 def test_what_may_not_be_written_is_refused(exists: bool, folder: int, file: int, expected: str) -> None:

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 
-from hector.domain.errors import ServerFullError, StorageError, StoreOpenError, StoreUnavailableError
+from hector.domain.errors import ServerFullError, StorageError, StoreOpenError
 from hector.storage.extras import ServerKind, missing_driver
 from hector.storage.locks import ReplicaLocks
 from hector.storage.migrate import upgrade_sqlite
+from hector.storage.place import check_place
 from hector.storage.server.dedicated import Dedicated
 from hector.storage.server.driver import Connection, ServerDriver
 from hector.storage.server.pool import Pool
@@ -37,7 +38,7 @@ async def open_sqlite(name: str, settings: SqliteSettings) -> SqlSessionStore:
     """
     # Connections are opened later too, when the working directory may be another; and two names of one file
     # must lead to the same locks.
-    settings = replace(settings, path=settings.path.resolve())
+    settings = replace(settings, path=settings.path.resolve(), store=name)
     preparing = asyncio.ensure_future(asyncio.to_thread(_prepare, settings))
     try:
         connection = await asyncio.shield(preparing)
@@ -46,7 +47,7 @@ async def open_sqlite(name: str, settings: SqliteSettings) -> SqlSessionStore:
         preparing.add_done_callback(_close_unused)
         raise
     except (OSError, StorageError) as error:
-        raise StoreOpenError(name, f"{settings.path}: {_why(error, settings.path)}") from error
+        raise StoreOpenError(name, f"{settings.path}: {_why(error)}") from error
     driver = SqliteDriver(settings, connection)
     driver.start()
     return SqlSessionStore(driver, files=ReplicaLocks(settings.path))
@@ -110,12 +111,10 @@ def _close_unused(preparing: asyncio.Future[sqlite3.Connection]) -> None:
 
 
 def _prepare(settings: SqliteSettings) -> sqlite3.Connection:
+    check_place(settings.path)
     folder = settings.path.parent
     missing = [path for path in (settings.path, folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    if settings.path.exists() and not os.access(settings.path, os.R_OK | os.W_OK):
-        # SQLite opens what it may only read, and the first message is too late to find out.
-        raise StorageError("the file is not writable for this user")
     with _sole_in(folder), translated():
         connection = connect(settings)
         try:
@@ -149,11 +148,7 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _why(error: OSError | StorageError, path: Path) -> str:
+def _why(error: OSError | StorageError) -> str:
     if isinstance(error, OSError):
         return f"its folder cannot be used: {error.strerror or error}"
-    if path.is_dir():
-        return "is a directory; name a file in it"
-    if isinstance(error, StoreUnavailableError) and not os.access(path.parent, os.W_OK | os.X_OK):
-        return "its folder is not writable for this user"
     return str(error)

@@ -254,11 +254,10 @@ class TestConnect:
             f"session_stores: {{main: {{backend: sql, sql: {{driver: sqlite, database: '{place}'}}}}}}\n",
         )
         assert await check(path, connect=True) == 2
-        assert capsys.readouterr().err == (
-            f"Error: failed to connect to session store 'main': {place}: {why}\n"
-        )
-        with pytest.raises(StoreOpenError, match=f"failed to connect to session store 'main': {place}: "):
+        with pytest.raises(StoreOpenError) as raised:
             await open_sqlite("main", SqliteSettings(Path(place)))
+        assert str(raised.value) == f"failed to connect to session store 'main': {place}: {why}"
+        assert capsys.readouterr().err == f"Error: {raised.value}\n"
 
     async def test_a_program_is_told_of_each_store(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

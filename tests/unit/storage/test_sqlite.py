@@ -20,6 +20,7 @@ from sqlalchemy import literal_column, select, text
 
 from hector.domain.errors import OutcomeUnknownError, StorageError, StoreUnavailableError
 from hector.storage.locks import ReplicaLocks
+from hector.storage.opening import open_sqlite
 from hector.storage.operations import Operation, Statement, execute, fetch
 from hector.storage.sqlite import MemoryDriver, SqliteDriver, SqliteSettings, connect
 
@@ -520,3 +521,11 @@ async def test_a_spoilt_file_is_told_with_the_name_of_the_store_and_what_to_do(
         await driver.read(lambda: fetch(SELECT, {}))
     assert str(raised.value) == expected
     await driver.close()
+
+
+async def test_an_open_store_knows_its_name(tmp_path: Path) -> None:
+    store = await open_sqlite("main", SqliteSettings(tmp_path / "x.db"))
+    (tmp_path / "x.db").unlink()
+    with pytest.raises(StoreUnavailableError, match=r"^the file of session store 'main' was removed"):
+        await store.sessions(agent_id="a", user_id="u", limit=1)
+    await store.close()
