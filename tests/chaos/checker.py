@@ -323,16 +323,18 @@ class Look:
                     yield line, known is False
 
     def _was_superseded(self, row: MessageRow, asked: MessageRow) -> bool | None:
-        """Whether the message was taken again before the asked one's turn began; None if nobody can tell."""
+        """Whether the message was taken again before the asked one was run; None if nobody can tell."""
         later = [other for other in self.rows.messages if other.text == row.text and other.retry > row.retry]
         if not later:
             return False
         again = min(later, key=lambda other: other.retry)
         if again.seq is not None and again.seq <= (asked.seq or 0):
             return True
-        # It came later. If it waited then, it may have been taken while the asked one waited, too.
-        both_waited = again.ticket is not None and asked.ticket is not None
-        return None if both_waited else False
+        # It came later. If it waited then, it may have been taken while the asked one waited, too, or between
+        # two attempts of it.
+        turn = self.rows.turns.get(asked.turn_id)
+        ran_later = asked.ticket is not None or (turn is not None and turn.attempt > 1)
+        return None if again.ticket is not None and ran_later else False
 
     # --- promise 5: the database's order
 

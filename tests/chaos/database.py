@@ -28,6 +28,7 @@ class TurnRow(NamedTuple):
     first_seq: int | None
     last_seq: int | None
     replica_id: str | None
+    attempt: int
 
 
 class MessageRow(NamedTuple):
@@ -80,7 +81,8 @@ TABLES = ("sessions", "turns", "messages", "replicas", "tombstones")
 _SESSIONS = """
   SELECT agent_id, user_id, id, last_seq, next_ticket, waiting, lease_owner, lease_turn_id FROM sessions"""
 _TURNS = """
-  SELECT agent_id, user_id, session_id, id, state, reason, superseded, first_seq, last_seq, replica_id
+  SELECT agent_id, user_id, session_id, id, state, reason, superseded, first_seq, last_seq, replica_id,
+    attempt
   FROM turns"""
 _MESSAGES = """
   SELECT agent_id, user_id, session_id, turn_id, seq, message_id, retry, role, content, ticket, run_state,

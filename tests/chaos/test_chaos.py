@@ -28,7 +28,8 @@ def _seed() -> int:
 async def test_nothing_is_lost_in_some_tens_of_faults(database: DatabaseName) -> None:
     wanted = FAULTS[database]
     report = await run(Settings(wanted, _seed(), database=database))
-    assert not report.anomalies, f"seed {report.settings.seed}, files in {report.folder}"
+    seed = f"seed {report.settings.seed}, files in {report.folder}"
+    assert not report.anomalies, "\n".join([seed, *report.anomalies])
     assert report.faults.total() == wanted
     assert report.states["completed"] > 50
 

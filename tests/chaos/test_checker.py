@@ -71,7 +71,7 @@ class World:
         self.history.send(Send(HERE, text, at, at + 1, answer))
         self.history.call(ModelCall(call, at + 0.5, HERE.agent, (*before, Line("user", text))))
         reason, last = ("crashed", seq) if crashed else (None, seq + 1)
-        self.rows.turns[turn] = TurnRow(turn, answer.state, reason, superseded, seq, last, None)
+        self.rows.turns[turn] = TurnRow(turn, answer.state, reason, superseded, seq, last, None, 1)
         mark = "superseded" if superseded else reason
         number = text.rpartition("/")[2]
         self.rows.messages.append(MessageRow(turn, seq, number, retry, USER, text, ticket, None, mark))
@@ -194,7 +194,7 @@ def _still_working(world: World) -> None:
 
 
 def _still_waiting(world: World) -> None:
-    world.rows.turns["G"] = TurnRow("G", "submitted", None, False, None, None, None)
+    world.rows.turns["G"] = TurnRow("G", "submitted", None, False, None, None, None, 1)
     world.rows.messages.append(MessageRow("G", None, "6", 0, USER, NEVER, 3, None, None))
     world.session(waiting=1, next_ticket=3)
     world.send(NEVER, 20, 21)
@@ -356,6 +356,14 @@ def _taken_again_while_both_waited(world: World) -> None:
     world.session(last_seq=12, next_ticket=3)
 
 
+def _taken_again_between_two_attempts(world: World) -> None:
+    """The message of turn B was taken again while turn E ran, which was then run anew."""
+    _taken_again_while_both_waited(world)
+    world.message(7, ticket=None)
+    world.turn("E", attempt=2)
+    world.call(5, *world.lines(5)[:2], *world.lines(5)[3:])
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -365,6 +373,7 @@ def _taken_again_while_both_waited(world: World) -> None:
         _answered_after_the_look,
         _outage,
         _taken_again_while_both_waited,
+        _taken_again_between_two_attempts,
     ],
 )
 def test_what_may_be_is_no_anomaly(change: Damage) -> None:

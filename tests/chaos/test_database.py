@@ -12,7 +12,8 @@ from tests.chaos.history import Place
 TABLES = """
   CREATE TABLE sessions (agent_id, user_id, id, last_seq, next_ticket, waiting, lease_owner, lease_turn_id);
   CREATE TABLE turns
-    (agent_id, user_id, session_id, id, state, reason, superseded, first_seq, last_seq, replica_id);
+    (agent_id, user_id, session_id, id, state, reason, superseded, first_seq, last_seq, replica_id,
+    attempt);
   CREATE TABLE messages
     (id INTEGER PRIMARY KEY, agent_id, user_id, session_id, turn_id, seq, message_id, retry, role, content,
     ticket, run_state, unanswered);
@@ -20,7 +21,7 @@ TABLES = """
   INSERT INTO replicas VALUES ('r');
 """
 SESSION = "INSERT INTO sessions VALUES ('ant', 'una', 's', 1, 0, 0, NULL, NULL)"
-TURN = "INSERT INTO turns VALUES ('ant', 'una', 's', 't', 'failed', 'crashed', 0, 1, 1, NULL)"
+TURN = "INSERT INTO turns VALUES ('ant', 'una', 's', 't', 'failed', 'crashed', 0, 1, 1, NULL, 1)"
 MESSAGE = """
   INSERT INTO messages (agent_id, user_id, session_id, turn_id, seq, message_id, retry, role, content,
     unanswered)
@@ -68,7 +69,7 @@ def test_rows_are_read_as_they_are(tables: sqlite3.Connection, only: set[Place] 
     assert set(snapshot.places) == {Place("ant", "una", "s")}
     rows = snapshot.at(Place("ant", "una", "s"))
     assert rows.session == SessionRow(1, 0, 0, None, None)
-    assert rows.turns == {"t": TurnRow("t", "failed", "crashed", False, 1, 1, None)}
+    assert rows.turns == {"t": TurnRow("t", "failed", "crashed", False, 1, 1, None, 1)}
     assert rows.messages == [MessageRow("t", 1, "m", 0, USER, "hello", None, None, "crashed")]
 
 
