@@ -123,8 +123,9 @@ async def start(backend: Backend) -> AsyncIterator[StartNode]:
             tools: Mapping[str, Tool] | None = None,
             ttl: float = 15.0,
             opened: Sequence[str] = (),
+            hands_over: bool = True,
         ) -> Node:
-            """`opened` are gates of its model."""
+            """`opened` are gates of its model. `hands_over`: it is a server, and no `hector call`."""
             store = await backend.open()
             if backend.server:
                 ttl = min(ttl, _SHORT_TTL)
@@ -141,7 +142,7 @@ async def start(backend: Backend) -> AsyncIterator[StartNode]:
                 settings or TurnSettings(),
                 "main",
             )
-            runner = TurnRunner(store, {"a": agent}.get, hands_over=store.shared)
+            runner = TurnRunner(store, {"a": agent}.get, hands_over=hands_over and store.shared)
             replica = Replica(store, runner, store.locks, label="test", ttl=ttl)
             await replica.start()
             joined = OpenStore("main", store, runner, replica)

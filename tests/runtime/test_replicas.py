@@ -112,6 +112,31 @@ async def test_a_stop_ends_what_must_not_be_run_again(start: StartNode) -> None:
     assert (turn.state, turn.reason, turn.retryable) == (TurnState.FAILED, Reason.SHUTDOWN, True)
 
 
+async def test_a_call_that_ends_hands_over_what_it_did_not_begin(start: StartNode) -> None:
+    one = await start()
+    handle = await one.send("wait g\nsay 0", message_id="m1")
+    await one.model.gate("g").reached.wait()
+    call = await start(hands_over=False)
+    own = await call.send("say 1")
+    one.crash()
+    await call.model.gate("g").reached.wait()
+    await call.runtime.close()
+    with pytest.raises(StoreUnavailableError, match="will be answered"):
+        await own.result()
+    two = await start(opened=["g"])
+    turn = await two.ended(handle.turn_id)
+    assert (turn.state, turn.attempt, turn.reply) == (TurnState.COMPLETED, 3, "0")
+
+
+async def test_a_call_that_ends_hands_over_nothing_of_its_own(start: StartNode) -> None:
+    call = await start(hands_over=False)
+    handle = await call.send("wait g\nsay 0")
+    await call.model.gate("g").reached.wait()
+    await call.runtime.close()
+    turn = await handle.result()
+    assert (turn.state, turn.reason) == (TurnState.FAILED, Reason.SHUTDOWN)
+
+
 async def test_a_start_after_a_crash_answers_what_was_waiting(start: StartNode) -> None:
     one = await start()
     await one.send("wait g\nsay 0")

@@ -18,6 +18,8 @@ class LocalTurn:
     turn_id: str
     message_id: str
     stream: bool
+    adopted: bool = False
+    """Another replica took its message."""
     feed: TurnFeed = field(default_factory=TurnFeed)
     task: asyncio.Task[None] | None = None
     """Set while it runs."""

@@ -69,7 +69,10 @@ class TurnRunner:
     def __init__(
         self, store: Store, agents: Callable[[str], Agent | None], *, hands_over: bool = True
     ) -> None:
-        """`hands_over`: there are, or will be, others who run on what a stop breaks off."""
+        """`hands_over`: there are, or will be, others who run on what a stop breaks off.
+
+        What was begun by others is theirs again in any case.
+        """
         self._store = store
         self._agents = agents
         self._hands_over = hands_over
@@ -378,7 +381,8 @@ class TurnRunner:
         if reason == _LOST:
             return None
         try:
-            if reason == Reason.SHUTDOWN and self._hands_over and run.can_go_on_elsewhere():
+            others = self._hands_over or local.adopted
+            if reason == Reason.SHUTDOWN and others and run.can_go_on_elsewhere():
                 await self._store.hand_over(run.lease)
                 self.wakes.tell(ORPHANS, session_topic(local.key))
                 logger.info("turn %s is handed over to other replicas", local.turn_id)
@@ -461,9 +465,10 @@ class TurnRunner:
         # The message that the run answers; after a crash there may be more of the run behind it.
         message_id = next(each.message_id or "" for each in begun.own if each.seq == begun.lease.run_seq)
         local = self._locals.find(key, begun.lease.turn_id, message_id)
-        if local is None:  # its replica is gone, and nobody listens
-            # Somebody may listen to it on another replica.
-            local = LocalTurn(agent, key, begun.lease.turn_id, message_id, stream=True)
+        if local is None or local.task:
+            # Its replica is gone, or we lost it, and its run is still being broken off. Somebody may listen
+            # to it on another replica.
+            local = LocalTurn(agent, key, begun.lease.turn_id, message_id, stream=True, adopted=True)
         if local.deadline:
             local.deadline.cancel()
         self._begin(local, begun)
