@@ -10,6 +10,7 @@ from hector.domain.ids import new_turn_id
 from hector.domain.memory import TailLimit
 from hector.domain.messages import Text, UserMessage
 from hector.domain.turns import Arrival, Reason, Recovery, TurnSettings, TurnState
+from hector.tools.function import FunctionTool
 from tests.backends import BACKENDS, Backend
 from tests.runtime.conftest import KEY, StartNode
 
@@ -337,3 +338,28 @@ async def test_a_turn_that_was_lost_and_is_run_by_nobody_goes_on_where_it_was_lo
     node.model.gate("h").opened.set()
     turn = await queued.result()
     assert (turn.state, turn.reply) == (TurnState.COMPLETED, "1")
+
+
+async def test_a_turn_goes_on_here_while_its_lost_run_is_still_being_broken_off(start: StartNode) -> None:
+    called, let_go = [asyncio.Event(), asyncio.Event()], asyncio.Event()
+
+    async def stubborn() -> str:
+        """Takes its time to stop."""
+        first = not called[0].is_set()
+        called[0 if first else 1].set()
+        try:
+            await (asyncio.Event() if first else let_go).wait()
+        finally:
+            await let_go.wait()
+        return "done"
+
+    node = await start(tools={"stubborn": FunctionTool(stubborn, idempotent=True)})
+    handle = await node.send("call stubborn\nsay end")
+    await called[0].wait()
+    await node.buries(node)
+    await node.opened.replica._beat()
+    await node.opened.replica._clear_up()
+    await called[1].wait()
+    let_go.set()
+    turn = await handle.result()
+    assert (turn.state, turn.attempt, turn.reply) == (TurnState.COMPLETED, 2, "end")

@@ -52,5 +52,9 @@ class LocalTurns:
 
     def remove(self, local: LocalTurn) -> None:
         session = self._by_session.get(local.key, {})
-        if session.pop((local.turn_id, local.message_id), None) and not session:
+        place = local.turn_id, local.message_id
+        if session.get(place) is not local:  # it is run here again, and that is another
+            return
+        del session[place]
+        if not session:
             del self._by_session[local.key]

@@ -126,7 +126,8 @@ class TurnRunner:
         except TimeoutError:
             raise _silent() from None
         except asyncio.CancelledError:
-            if accepting.cancelled():  # by `close`, not the caller
+            caller = asyncio.current_task()
+            if accepting.cancelled() and not (caller and caller.cancelling()):  # by `close`
                 raise _silent() from None
             raise
 
@@ -476,9 +477,8 @@ class TurnRunner:
 
     async def look(self, key: SessionKey) -> None:
         """Read the queue; those who wait here in vain are told."""
-        waiting = [
-            local for local in self._locals.of(key) if local.task is None
-        ]  # who comes later is not in it
+        # Before the look: who comes later is not in it.
+        waiting = [local for local in self._locals.of(key) if local.task is None]
         state = await self._store.queue(key)
         for local in waiting:
             left = (local.turn_id, local.message_id) not in state.waiting
