@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hector.cli.config_file import config_path, load_config
 from hector.cli.output import complain, count, visible
+from hector.cli.settings import private_sessions
 from hector.config.model import Config
 from hector.domain.errors import ConfigError, Problem, StoreOpenError
 from hector.domain.messages import JsonValue
@@ -16,7 +17,7 @@ from hector.runtime.probe import StoreProbe, probe_store
 async def check_config(named: Path | None, *, connect: bool, as_json: bool) -> int:
     """The exit status. Raises `ConfigError` where that is the report."""
     try:
-        config = load_config(named)
+        config = load_config(named, _workers)
     except ConfigError as error:
         if not as_json:
             raise
@@ -30,6 +31,10 @@ async def check_config(named: Path | None, *, connect: bool, as_json: bool) -> i
         for probe in probes or ():
             _tell(probe)
     return 2 if any(isinstance(probe, StoreOpenError) for probe in probes or ()) else 0
+
+
+def _workers(config: Config) -> Iterator[Problem]:
+    return private_sessions(config, config.server.workers)
 
 
 async def _probe_all(config: Config) -> list[StoreProbe | StoreOpenError]:

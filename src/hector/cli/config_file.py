@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hector.config.load import load
+from hector.config.load import Check, load
 from hector.config.model import Config
 from hector.config.suggest import did_you_mean
 from hector.domain.errors import ConfigError, InvalidError, Problem
@@ -21,13 +21,13 @@ def config_path(named: Path | None) -> Path:
     raise ConfigError([Problem("", text)])
 
 
-def load_config(named: Path | None) -> Config:
+def load_config(named: Path | None, *more: Check) -> Config:
     """Raises `ConfigError` with all that is wrong, missing keys and tools too."""
     # The runtime's imports are heavy, and whoever only starts workers does without them.
     from hector.cli.certificates import certificate_problems  # noqa: PLC0415
     from hector.runtime.build import check  # noqa: PLC0415
 
-    return load(config_path(named), checks=[check(), certificate_problems])
+    return load(config_path(named), checks=[check(), certificate_problems, *more])
 
 
 def choose_agent(config: Config, name: str | None, field: str = "--agent") -> str:

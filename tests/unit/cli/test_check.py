@@ -48,6 +48,13 @@ async def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert [problem.line for problem in raised.value.problems] == [4, 5]
 
 
+async def test_workers_with_sessions_of_their_own_are_told_before_the_start(tmp_path: Path) -> None:
+    text = "server: {workers: 2}\nagents:\n  a: {llm: scripted}\nllms: {scripted: {type: scripted}}\n"
+    with pytest.raises(ConfigError, match="each of 2 workers would have its own") as raised:
+        await check(written(tmp_path, text))
+    assert [problem.path for problem in raised.value.problems] == ["agents.a.session_store"]
+
+
 async def test_a_program_is_given_the_faults_and_their_places(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
