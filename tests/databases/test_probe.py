@@ -58,7 +58,7 @@ async def test_what_a_start_would_fail_with_is_told(server_db: Database) -> None
 
 async def test_more_connections_than_the_server_takes_are_told(postgres_server: PostgresServer) -> None:
     db = await postgres_server.create_database()
-    found = await probe_server("postgres", db.settings(max_conns=5000))
+    found = await probe_server("postgres", db.settings(max_conns=4999))
     assert [warning for warning in found.warnings if "max_conns is 5000" in warning]
     await postgres_server.drop_database(db)
 

@@ -41,6 +41,7 @@ class ServerSettings:
     options: Mapping[str, str] = field(default_factory=dict)
     """Settings of the server's session, by name, set on each connection."""
     max_conns: int = 20
+    """Of the pool. One more, which beats, is beside it."""
     max_idle: int = 5
     """Connections that stay open while nobody uses them."""
     lifetime: float = 3600.0

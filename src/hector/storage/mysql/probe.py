@@ -45,8 +45,8 @@ async def probe(settings: ServerSettings) -> tuple[str, Found, Sequence[str]]:
             f"innodb_flush_log_at_trx_commit is {flush} on the server: a power cut may take the last second"
             " of what was acknowledged; set it to 1"
         )
-    if settings.max_conns > most:
-        doubts.append(f"max_conns is {settings.max_conns}, and the server takes {most} (max_connections)")
+    if settings.max_conns + 1 > most:
+        doubts.append(f"max_conns is {settings.max_conns + 1}, and the server takes {most} (max_connections)")
     if link.max_allowed_packet < _LARGEST:
         doubts.append(
             f"max_allowed_packet is {link.max_allowed_packet} on the server: longer messages are refused"

@@ -29,6 +29,6 @@ async def probe(settings: ServerSettings) -> tuple[str, Found, Sequence[str]]:
     doubts = []
     if not syncs:
         doubts.append("fsync is off on the server: a power cut may damage the database")
-    if settings.max_conns > most and not link.pooled:
-        doubts.append(f"max_conns is {settings.max_conns}, and the server takes {most} (max_connections)")
+    if settings.max_conns + 1 > most and not link.pooled:
+        doubts.append(f"max_conns is {settings.max_conns + 1}, and the server takes {most} (max_connections)")
     return ", ".join(facts), found, doubts
