@@ -273,7 +273,6 @@ rm ./data/sessions.db
     assert ended.stderr == "session s: new\nsession s: new\n"
 
 
-@pytest.mark.skipif(not shutil.which("jq"), reason="the recipe needs jq")
 def test_the_recipe_deletes_old_sessions_of_all_users_whatever_their_ids(folder: Path) -> None:
     ended = bash(
         folder,
