@@ -24,7 +24,7 @@ from hector.domain.admission import SessionFacts
 from hector.domain.events import Told
 from hector.domain.memory import TailLimit
 from hector.domain.turns import Accepted, Arrival, Lease, NewMessage, Outcome, Turn
-from hector.server.narrator import Narrator
+from hector.server.a2a.narrator import Narrator
 from hector.storage import fused, running, statements, store, turns
 from hector.storage.operations import Operation, Result, Statement
 from hector.storage.server import driver as server

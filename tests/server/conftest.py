@@ -9,7 +9,7 @@ import pytest
 from hector.config import AuthSection, LimitsSection, ServerSection
 from hector.domain.tools import Tool
 from hector.domain.turns import TurnSettings
-from hector.server.app import build_app
+from hector.server.http.app import build_app
 from tests.server.site import Site, StartSite, open_scripted
 
 

@@ -18,7 +18,7 @@ from hector.memory.window import BufferWindow
 from hector.runtime.replica import Replica
 from hector.runtime.runtime import OpenStore, Runtime
 from hector.runtime.turns import TurnRunner
-from hector.server.app import HectorApp
+from hector.server.http.app import HectorApp
 from hector.storage.opening import open_memory
 
 AGENTS = {"a": ("Agent A", "obeys"), "b": ("Agent B", "obeys")}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hector.server.origins import host_name
+from hector.server.http.origins import host_name
 from tests.server.site import ADMIN, ALICE, BOB, Site, StartSite, bearer, said, tokens
 
 SESSIONS = "/v1/agents/a/sessions"

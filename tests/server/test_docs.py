@@ -13,7 +13,7 @@ import pytest
 from hector.config import ServerSection
 from hector.domain.errors import ModelError
 from hector.domain.turns import Reason
-from hector.server.app import build_app
+from hector.server.http.app import build_app
 from hector.server.statuses import STATUSES
 from tests.server.site import open_scripted
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from hector.domain.errors import InvalidError
 from hector.domain.messages import Data, File, JsonValue, Metadata, Text, UserMessage
-from hector.server import wire
-from hector.server.body import parse_object
-from hector.server.dialect import Dialect, named_version
-from hector.server.incoming import SendRequest, read_send
+from hector.server.a2a import wire
+from hector.server.a2a.dialect import Dialect, named_version
+from hector.server.a2a.incoming import SendRequest, read_send
+from hector.server.http.body import parse_object
 from hector.server.statuses import PushNotSupportedError, VersionNotSupportedError
 
 PNG = b"\x89PNG\xff\xfe\xfd"

@@ -14,8 +14,8 @@ from hector.config import LimitsSection, ServerSection
 from hector.domain.errors import ConfigError
 from hector.llm.scripted import ScriptedModel
 from hector.runtime.patience import Patience
-from hector.server.listening import listen
-from hector.server.responses import EventStream
+from hector.server.http.listening import listen
+from hector.server.http.responses import EventStream
 from hector.server.serve import HttpServer, serve
 from tests.server.site import open_scripted, said
 

@@ -10,9 +10,9 @@ import pytest
 
 from hector.config import ServerSection
 from hector.runtime.patience import Patience
-from hector.server.listening import listen, port_of
+from hector.server.http.listening import listen, port_of
+from hector.server.http.sharing import Acceptor, Counts, Share, SharedAccepting
 from hector.server.serve import HttpServer
-from hector.server.sharing import Acceptor, Counts, Share, SharedAccepting
 from tests.server.site import open_scripted
 
 
@@ -122,7 +122,7 @@ async def test_nobody_accepts_before_one_begins_or_after_all_have_ended(
 async def test_a_process_without_descriptors_tries_again(
     listener: socket.socket, counts: Counts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("hector.server.sharing._EXHAUSTED_PAUSE", 0.01)
+    monkeypatch.setattr("hector.server.http.sharing._EXHAUSTED_PAUSE", 0.01)
     share = Share(counts, 0)
     exhausted = Exhausted(listener)
     acceptor = Acceptor(exhausted, share, lambda: Held(share))

@@ -18,8 +18,8 @@ from hector.domain.errors import (
 from hector.runtime.build import open_runtime
 from hector.runtime.patience import Patience
 from hector.runtime.runtime import Runtime
-from hector.server.app import HectorApp
-from hector.server.readiness import StoreCheck
+from hector.server.http.app import HectorApp
+from hector.server.http.readiness import StoreCheck
 from hector.server.serve import HttpServer, serve
 from hector.storage.migrate import upgrade_sqlite
 from hector.storage.operations import MakeOperation

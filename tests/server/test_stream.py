@@ -23,9 +23,9 @@ from hector.domain.events import (
 from hector.domain.ids import SessionKey
 from hector.domain.messages import ModelMessage, StoredMessage, Text, ToolCall, ToolResult
 from hector.domain.turns import Turn, TurnState
-from hector.server.dialect import Dialect
-from hector.server.narrator import Narrator
-from hector.server.responses import EventStream, to_json
+from hector.server.a2a.dialect import Dialect
+from hector.server.a2a.narrator import Narrator
+from hector.server.http.responses import EventStream, to_json
 from hector.tools.function import FunctionTool
 from tests.server.site import Site, StartSite, events, said
 

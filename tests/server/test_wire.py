@@ -28,8 +28,8 @@ from hector.domain.messages import (
     UserMessage,
 )
 from hector.domain.turns import Turn, TurnState
-from hector.server import wire
-from hector.server.dialect import Dialect
+from hector.server.a2a import wire
+from hector.server.a2a.dialect import Dialect
 
 KEY = SessionKey("a", "u", "s")
 ENDED = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)

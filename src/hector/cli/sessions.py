@@ -26,8 +26,8 @@ from hector.domain.messages import (
 )
 from hector.domain.sessions import Session
 from hector.runtime.build import open_runtime
-from hector.server.dialect import Dialect
-from hector.server.wire import part_json, timestamp
+from hector.server.a2a.dialect import Dialect
+from hector.server.a2a.wire import part_json, timestamp
 
 
 async def list_sessions(

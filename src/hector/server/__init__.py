@@ -1,1 +1,1 @@
-"""The HTTP surface: REST in A2A's dialects, sessions, agent cards."""
+"""What others reach: A2A and its transports, sessions to look at, and who may."""

@@ -13,10 +13,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from hector.config import ServerSection
 from hector.runtime.patience import Patience
 from hector.runtime.runtime import Runtime
-from hector.server.app import HectorApp
-from hector.server.connection import Connection
-from hector.server.listening import BACKLOG, listen, only_loopback, port_of, unless, url_of
-from hector.server.sharing import Share, SharedAccepting
+from hector.server.http.app import HectorApp
+from hector.server.http.connection import Connection
+from hector.server.http.listening import BACKLOG, listen, only_loopback, port_of, unless, url_of
+from hector.server.http.sharing import Share, SharedAccepting
 
 _LINGER = 1.0
 """Seconds for clients to read their last answers before their connections are cut."""

@@ -20,7 +20,7 @@ from hector.domain.messages import (
     UserMessage,
 )
 from hector.domain.sessions import Session
-from hector.server import browse
+from hector.server.http import browse
 
 AT = datetime(2026, 11, 22, 18, 0, 5, tzinfo=UTC)
 

@@ -19,7 +19,7 @@ from hector.cli.workers.messages import (
 )
 from hector.cli.workers.restarts import STEADY, Again, End, GiveUp, after
 from hector.cli.workers.supervisor import Supervisor
-from hector.server.sharing import Counts
+from hector.server.http.sharing import Counts
 
 
 def test_an_assignment_arrives_as_it_was_sent() -> None:

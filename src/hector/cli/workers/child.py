@@ -19,8 +19,8 @@ from hector.cli.workers.process import LEFT_TO_THE_SUPERVISOR
 from hector.config.model import Config
 from hector.domain.errors import HectorError
 from hector.runtime.build import open_runtime
+from hector.server.http.sharing import Counts, Share, SharedAccepting
 from hector.server.serve import serve_share
-from hector.server.sharing import Counts, Share, SharedAccepting
 
 logger = logging.getLogger(__name__)
 

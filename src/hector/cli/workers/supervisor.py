@@ -17,8 +17,8 @@ from hector.cli.workers.process import WorkerProcess
 from hector.cli.workers.restarts import Again, End, GiveUp, after
 from hector.config.model import Config
 from hector.domain.errors import ConfigError
-from hector.server.listening import listen, only_loopback, port_of, unless, url_of
-from hector.server.sharing import Counts
+from hector.server.http.listening import listen, only_loopback, port_of, unless, url_of
+from hector.server.http.sharing import Counts
 
 logger = logging.getLogger(__name__)
 

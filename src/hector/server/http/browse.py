@@ -21,10 +21,10 @@ from hector.domain.messages import (
 )
 from hector.domain.sessions import Session
 from hector.runtime.runtime import Runtime
-from hector.server.card import Cards
-from hector.server.dialect import Dialect
-from hector.server.exchange import exchange_of
-from hector.server.wire import Json, filled, part_json, timestamp
+from hector.server.a2a.card import Cards
+from hector.server.a2a.dialect import Dialect
+from hector.server.a2a.wire import Json, filled, part_json, timestamp
+from hector.server.http.exchange import exchange_of
 
 _MOST_SESSIONS, _MOST_MESSAGES = 200, 1000
 _LARGEST = 2**53

@@ -25,7 +25,7 @@ from hector.domain.messages import (
     UserMessage,
 )
 from hector.domain.turns import Turn, TurnState
-from hector.server.dialect import Dialect
+from hector.server.a2a.dialect import Dialect
 
 Json: TypeAlias = dict[str, JsonValue]
 

@@ -19,9 +19,9 @@ from hector.domain.events import (
 from hector.domain.ids import SessionKey
 from hector.domain.messages import Text
 from hector.domain.turns import Turn, TurnState
-from hector.server import wire
-from hector.server.dialect import Dialect
-from hector.server.wire import Json
+from hector.server.a2a import wire
+from hector.server.a2a.dialect import Dialect
+from hector.server.a2a.wire import Json
 
 
 class Narrator:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from hector.domain.errors import HectorError
 from hector.domain.messages import JsonValue
 from hector.engine.defects import describe_defect
-from hector.server.connection import CUT
+from hector.server.http.connection import CUT
 from hector.server.statuses import error_body, error_headers, status_of
 
 logger = logging.getLogger(__name__)

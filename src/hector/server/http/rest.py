@@ -12,15 +12,15 @@ from hector.domain.events import EventId
 from hector.domain.turns import Reason, Turn, TurnState
 from hector.runtime.handle import TurnHandle
 from hector.runtime.runtime import Runtime
-from hector.server import wire
-from hector.server.body import check_media_type, parse_object, read_body
-from hector.server.dialect import Dialect
-from hector.server.exchange import Exchange, exchange_of
-from hector.server.incoming import SendRequest, read_send
-from hector.server.narrator import Narrator
-from hector.server.responses import EventStream
+from hector.server.a2a import wire
+from hector.server.a2a.dialect import Dialect
+from hector.server.a2a.incoming import SendRequest, read_send
+from hector.server.a2a.narrator import Narrator
+from hector.server.a2a.wire import Json
+from hector.server.http.body import check_media_type, parse_object, read_body
+from hector.server.http.exchange import Exchange, exchange_of
+from hector.server.http.responses import EventStream
 from hector.server.statuses import BodyTooLargeError, NotCancelableError
-from hector.server.wire import Json
 
 _LONGEST_HISTORY = 10_000
 

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from hector.domain.errors import InvalidError
 from hector.domain.messages import JsonValue
+from hector.server.a2a.fields import kind_of
 from hector.server.statuses import BodyTooLargeError, MediaTypeError
 
 _LONGEST_NAME = 64
@@ -66,23 +67,6 @@ def parse_object(body: bytes) -> Mapping[str, JsonValue]:
     if not isinstance(value, dict):
         raise InvalidError("body", f"is {kind_of(value)}; wanted an object with a message")
     return value
-
-
-def kind_of(value: object) -> str:
-    """In JSON's words."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from hector.domain.errors import HectorError, InvalidError, StoreUnavailableErro
 from hector.engine.defects import describe_defect
 from hector.runtime.patience import Patience
 from hector.runtime.runtime import Runtime
+from hector.server.a2a.card import Cards
 from hector.server.auth import BearerTokens
-from hector.server.browse import Browse
-from hector.server.card import Cards
-from hector.server.exchange import Exchange
-from hector.server.origins import Origins
-from hector.server.readiness import StoreCheck
-from hector.server.responses import error_response, json_response
-from hector.server.rest import Rest
+from hector.server.http.browse import Browse
+from hector.server.http.exchange import Exchange
+from hector.server.http.origins import Origins
+from hector.server.http.readiness import StoreCheck
+from hector.server.http.responses import error_response, json_response
+from hector.server.http.rest import Rest
 from hector.server.statuses import MethodError, NoSuchPathError, status_of
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from hector.domain.agents import Agent
-from hector.server.responses import json_response
+from hector.server.http.responses import json_response
 
 
 class Cards:

@@ -10,9 +10,9 @@ from starlette.types import Scope
 
 from hector.domain.errors import InvalidError
 from hector.domain.messages import JsonValue
+from hector.server.a2a.dialect import Dialect, named_version
 from hector.server.auth import Caller
-from hector.server.dialect import Dialect, named_version
-from hector.server.responses import json_response
+from hector.server.http.responses import json_response
 
 _NOBODY = Caller("", admin=False, may_browse=False)
 _JSON, _A2A_JSON = "application/json", "application/a2a+json"

@@ -1,0 +1,1 @@
+"""The HTTP port: the application, its routes, and the sockets it is served from."""
