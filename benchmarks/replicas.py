@@ -1,4 +1,4 @@
-"""What several replicas on one store cost: handing a session over, going on after a death, turns a second."""
+"""What several replicas on one store cost: handing a session over, contention, deaths, turns a second."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from benchmarks.http_load import load
+from benchmarks.http_load import Load, load
 from benchmarks.serving import Server, hector_serve
 from benchmarks.table import median, p99, show
 from tests.fakes.openai_server import Behaviour, FakeOpenAI
@@ -27,12 +27,14 @@ _PAIRS = 20
 _DEATHS = 3
 _CONNECTIONS = 48
 _SECONDS = 4.0
+_CONTENDERS = 8
 _WAITS = 1.0
 """Seconds for which the second of two messages waits: looking for its turn has slowed down by then."""
 
 
 async def main() -> None:
     hand_overs: list[_Row] = []
+    contended: list[_Row] = []
     deaths: list[_Row] = []
     rates: list[_Row] = []
     async with AsyncExitStack() as stack:
@@ -40,12 +42,18 @@ async def main() -> None:
         for name in ("sqlite", "postgres", "mysql"):
             async with _database(name, folder) as sql:
                 hand_overs += await _hand_overs(name, folder, sql)
+                contended += await _contended(name, folder, sql)
                 deaths += await _deaths(name, folder, sql)
                 rates.append((name, *await _rates(name, folder, sql)))
     show(
         "from one answer to the next in a session, model call included",
         ("database", "the next message waits at", "p50 ms", "p99 ms"),
         hand_overs,
+    )
+    show(
+        f"{_CONTENDERS} clients, each with one message at a time; the model answers at once",
+        ("database", "they share", "turns/s", "p50 ms", "p99 ms"),
+        contended,
     )
     show(
         "a turn goes on elsewhere (lease_ttl 15 s)",
@@ -127,6 +135,27 @@ async def _hand_overs(name: str, folder: Path, sql: Mapping[str, Any]) -> list[_
     return rows
 
 
+async def _contended(name: str, folder: Path, sql: Mapping[str, Any]) -> list[_Row]:
+    rows: list[_Row] = []
+    for what, count, shared in (
+        ("one replica, each in a session of its own", 1, False),
+        ("one replica and one session", 1, True),
+        ("two replicas, each in a session of its own", 2, False),
+        ("two replicas and one session", 2, True),
+    ):
+        async with _replicas(count, folder, sql) as servers:
+            loads = await asyncio.gather(
+                *(
+                    _load(server, _CONTENDERS // count, what if shared else f"{what}-{number}", shared=shared)
+                    for number, server in enumerate(servers)
+                )
+            )
+        latencies = [each for done in loads for each in done.latencies]
+        turns = sum(done.requests / done.seconds for done in loads)
+        rows.append((name, what, turns, median(latencies), p99(latencies)))
+    return rows
+
+
 async def _deaths(name: str, folder: Path, sql: Mapping[str, Any]) -> list[_Row]:
     rows: list[_Row] = []
     for what, number in (("SIGTERM", signal.SIGTERM), ("SIGKILL", signal.SIGKILL)):
@@ -158,16 +187,16 @@ async def _rates(name: str, folder: Path, sql: Mapping[str, Any]) -> list[float]
     for count in (1, 3):
         async with _replicas(count, folder, sql) as servers:
             loads = [_load(server, _CONNECTIONS // count, f"{name}-{server.pid}") for server in servers]
-            rates.append(sum(await asyncio.gather(*loads)))
+            rates.append(sum(done.requests / done.seconds for done in await asyncio.gather(*loads)))
     return rates
 
 
-async def _load(server: Server, connections: int, sessions: str) -> float:
-    """Requests a second, each connection in a session of its own."""
+async def _load(server: Server, connections: int, sessions: str, *, shared: bool = False) -> Load:
+    """Each connection in a session of its own, or all in one."""
 
     def body(connection: int) -> object:
         said = [{"text": "How much is that?"}]
-        return {"message": {"context_id": f"{sessions}-{connection}", "role": 1, "content": said}}
+        session = sessions if shared else f"{sessions}-{connection}"
+        return {"message": {"context_id": session, "role": 1, "content": said}}
 
-    done = await load(f"{server.url}/v1/agents/a/message:send", connections, body, seconds=_SECONDS)
-    return done.requests / done.seconds
+    return await load(f"{server.url}/v1/agents/a/message:send", connections, body, seconds=_SECONDS)
