@@ -43,7 +43,9 @@ async def test_a_card_is_true_and_in_the_sdks_form(site: Site) -> None:
     assert not card.capabilities.push_notifications
     assert [(each.protocol_binding, each.protocol_version) for each in card.supported_interfaces] == [
         ("HTTP+JSON", "1.0"),
+        ("JSONRPC", "1.0"),
         ("HTTP+JSON", "0.3"),
+        ("JSONRPC", "0.3"),
     ]
     assert answer.json()["preferredTransport"] == "HTTP+JSON"
     assert (await site.http.get("/v1/agents/none/.well-known/agent-card.json")).status_code == 404

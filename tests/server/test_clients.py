@@ -26,14 +26,20 @@ def spoken(request: pytest.FixtureRequest) -> str:
     return version
 
 
+@pytest.fixture(params=["HTTP+JSON", "JSONRPC"])
+def binding(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
-async def client(spoken: str, site: Site) -> Client:
+async def client(spoken: str, binding: str, site: Site) -> Client:
     """Made from the agent's card, which is cut down to one version."""
     card = await A2ACardResolver(site.http, "http://localhost:8091/v1/agents/a").get_agent_card()
     kept = [each for each in card.supported_interfaces if each.protocol_version == spoken]
     del card.supported_interfaces[:]
     card.supported_interfaces.extend(kept)
-    config = ClientConfig(httpx_client=site.http, supported_protocol_bindings=["HTTP+JSON"])
+    config = ClientConfig(httpx_client=site.http, supported_protocol_bindings=[binding])
     return ClientFactory(config).create(card)
 
 

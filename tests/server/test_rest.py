@@ -349,7 +349,7 @@ async def test_who_waits_when_the_server_stops_is_told_that_the_message_is_kept(
     ("method", "path", "status", "allow"),
     [
         ("GET", "/nothing", 404, None),
-        ("GET", "/v1/agents/a", 404, None),
+        ("GET", "/v1/agents/a", 405, "POST"),
         ("POST", "/v1/agents/a/message:sent", 404, None),
         ("GET", "/v1/agents/a/message:send", 405, "POST"),
         ("PUT", "/v1/agents/a/sessions/s", 405, "DELETE, GET, HEAD"),

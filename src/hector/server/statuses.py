@@ -1,4 +1,4 @@
-"""Errors as HTTP tells them: one table from error class to status, and the one shape of an error's body."""
+"""Errors as each transport tells them: one table from error class to status, and the shapes of a body."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +23,8 @@ from hector.domain.messages import JsonValue
 
 _A2A_DOMAIN = "a2a-protocol.org"
 _OWN_DOMAIN = "hector"
+_OWN_RPC_CODE = -32000
+"""What JSON-RPC leaves to servers, but for what A2A has taken of it."""
 
 
 class BodyTooLargeError(TooLargeError):
@@ -56,6 +58,28 @@ class PushNotSupportedError(CallerError):
 class NotCancelableError(CallerError):
     def __init__(self, turn_id: str, state: str) -> None:
         super().__init__(f"task {turn_id!r} is {state} and cannot be canceled any more", field="task")
+        self.turn_id = turn_id
+
+
+class TaskEndedError(CallerError):
+    def __init__(self, turn_id: str, state: str) -> None:
+        super().__init__(
+            f"task {turn_id!r} is {state}, and nothing more will be told of it; get the task instead",
+            field="task",
+        )
+        self.turn_id = turn_id
+
+
+class ParseError(InvalidError):
+    """What came is not JSON."""
+
+
+class NotARequestError(InvalidError):
+    """JSON, but no request of JSON-RPC's."""
+
+
+class MethodNotFoundError(CallerError):
+    """Of JSON-RPC."""
 
 
 class NoSuchPathError(CallerError):
@@ -78,34 +102,44 @@ class Status:
     """The canonical word of gRPC, as google.rpc.Status has it."""
     reason: str = ""
     """A2A's own; '' where A2A has none."""
+    rpc: int = _OWN_RPC_CODE
+    """JSON-RPC's, or A2A's for it."""
     retry_after: int | None = None
     """Seconds."""
 
 
-_INTERNAL = Status(500, "internal", "INTERNAL")
+_TYPES = "type.googleapis.com/google.rpc."
+_INTERNAL = Status(500, "internal", "INTERNAL", rpc=-32603)
+_NO_SUCH_TASK = Status(404, "not_found", "NOT_FOUND", "TASK_NOT_FOUND", rpc=-32001)
 
 STATUSES: Mapping[type[HectorError], Status] = {
-    InvalidError: Status(400, "invalid", "INVALID_ARGUMENT", "INVALID_PARAMS"),
-    TooLargeError: Status(400, "too_large", "INVALID_ARGUMENT", "INVALID_PARAMS"),
-    BodyTooLargeError: Status(413, "too_large", "INVALID_ARGUMENT", "INVALID_REQUEST"),
-    MediaTypeError: Status(415, "media_type", "INVALID_ARGUMENT", "CONTENT_TYPE_NOT_SUPPORTED"),
+    InvalidError: Status(400, "invalid", "INVALID_ARGUMENT", "INVALID_PARAMS", rpc=-32602),
+    TooLargeError: Status(400, "too_large", "INVALID_ARGUMENT", "INVALID_PARAMS", rpc=-32602),
+    BodyTooLargeError: Status(413, "too_large", "INVALID_ARGUMENT", "INVALID_REQUEST", rpc=-32600),
+    MediaTypeError: Status(415, "media_type", "INVALID_ARGUMENT", "CONTENT_TYPE_NOT_SUPPORTED", rpc=-32005),
     VersionNotSupportedError: Status(
-        400, "version_not_supported", "FAILED_PRECONDITION", "VERSION_NOT_SUPPORTED"
+        400, "version_not_supported", "FAILED_PRECONDITION", "VERSION_NOT_SUPPORTED", rpc=-32009
     ),
     PushNotSupportedError: Status(
-        400, "push_not_supported", "FAILED_PRECONDITION", "PUSH_NOTIFICATION_NOT_SUPPORTED"
+        400, "push_not_supported", "FAILED_PRECONDITION", "PUSH_NOTIFICATION_NOT_SUPPORTED", rpc=-32003
     ),
     NotFoundError: Status(404, "not_found", "NOT_FOUND"),
-    NoSuchPathError: Status(404, "not_found", "NOT_FOUND", "METHOD_NOT_FOUND"),
+    NoSuchPathError: Status(404, "not_found", "NOT_FOUND", "METHOD_NOT_FOUND", rpc=-32601),
     MethodError: Status(405, "method_not_allowed", "UNIMPLEMENTED"),
     UnauthenticatedError: Status(401, "unauthenticated", "UNAUTHENTICATED"),
     ForbiddenError: Status(403, "forbidden", "PERMISSION_DENIED"),
-    ConflictError: Status(409, "conflict", "ALREADY_EXISTS", "INVALID_REQUEST"),
+    ConflictError: Status(409, "conflict", "ALREADY_EXISTS", "INVALID_REQUEST", rpc=-32600),
     BusyError: Status(409, "busy", "ABORTED"),
-    NotPausedError: Status(400, "not_paused", "FAILED_PRECONDITION", "UNSUPPORTED_OPERATION"),
-    NotCancelableError: Status(400, "not_cancelable", "FAILED_PRECONDITION", "TASK_NOT_CANCELABLE"),
+    NotPausedError: Status(400, "not_paused", "FAILED_PRECONDITION", "UNSUPPORTED_OPERATION", rpc=-32004),
+    ParseError: Status(400, "invalid", "INVALID_ARGUMENT", "INVALID_REQUEST", rpc=-32700),
+    NotARequestError: Status(400, "invalid", "INVALID_ARGUMENT", "INVALID_REQUEST", rpc=-32600),
+    MethodNotFoundError: Status(404, "not_found", "NOT_FOUND", "METHOD_NOT_FOUND", rpc=-32601),
+    TaskEndedError: Status(400, "task_ended", "FAILED_PRECONDITION", "UNSUPPORTED_OPERATION", rpc=-32004),
+    NotCancelableError: Status(
+        400, "not_cancelable", "FAILED_PRECONDITION", "TASK_NOT_CANCELABLE", rpc=-32002
+    ),
     QueueFullError: Status(429, "queue_full", "RESOURCE_EXHAUSTED", retry_after=1),
-    CallerError: Status(400, "invalid", "INVALID_ARGUMENT", "INVALID_REQUEST"),
+    CallerError: Status(400, "invalid", "INVALID_ARGUMENT", "INVALID_REQUEST", rpc=-32600),
     StoreUnavailableError: Status(503, "unavailable", "UNAVAILABLE", retry_after=1),
     OutcomeUnknownError: Status(503, "outcome_unknown", "UNAVAILABLE", retry_after=1),
     StorageError: Status(503, "unavailable", "UNAVAILABLE", retry_after=1),
@@ -114,10 +148,17 @@ STATUSES: Mapping[type[HectorError], Status] = {
 
 
 def status_of(error: Exception) -> Status:
+    if isinstance(error, NotFoundError) and error.kind == "task":
+        return _NO_SUCH_TASK
     for cls in type(error).__mro__:
         if issubclass(cls, HectorError) and cls in STATUSES:
             return STATUSES[cls]
     return _INTERNAL
+
+
+def text_of(error: Exception) -> str:
+    """What a caller is told; nothing of our own defects."""
+    return "internal error" if status_of(error) is _INTERNAL else str(error)
 
 
 def error_body(error: Exception, *, numeric: bool = False) -> dict[str, JsonValue]:
@@ -126,17 +167,19 @@ def error_body(error: Exception, *, numeric: bool = False) -> dict[str, JsonValu
     `code` is Hector's word; with `numeric`, for callers that named A2A 1.0, the HTTP status.
     """
     status = status_of(error)
-    message = "internal error" if status is _INTERNAL else str(error)
-    field = error.field if isinstance(error, CallerError) else None
     described: dict[str, JsonValue] = {
         "code": status.http if numeric else status.code,
         "status": status.grpc,
-        "message": message,
+        "message": text_of(error),
     }
-    if field:
-        described["field"] = field
-    described["details"] = _details(_reason(error, status), status, field, message)
-    return {"error": described}
+    if isinstance(error, CallerError) and error.field:
+        described["field"] = error.field
+    return {"error": described | {"details": error_details(error)}}
+
+
+def rpc_error(error: Exception) -> dict[str, JsonValue]:
+    """The `error` of a JSON-RPC answer, as A2A 1.0 has it; 0.3 leaves `data` open."""
+    return {"code": status_of(error).rpc, "message": text_of(error), "data": error_details(error)}
 
 
 def error_headers(error: Exception) -> dict[str, str]:
@@ -151,26 +194,33 @@ def error_headers(error: Exception) -> dict[str, str]:
     return headers
 
 
-def _reason(error: Exception, status: Status) -> str:
-    if isinstance(error, NotFoundError) and error.kind == "task":
-        return "TASK_NOT_FOUND"
-    return status.reason
-
-
-def _details(reason: str, status: Status, field: str | None, message: str) -> list[JsonValue]:
+def error_details(error: Exception) -> list[JsonValue]:
+    """What google.rpc.Status has in `details`, each as protobuf's JSON has an `Any`."""
+    status = status_of(error)
     details: list[JsonValue] = [
         {
-            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-            "reason": reason or status.code.upper(),
-            "domain": _A2A_DOMAIN if reason else _OWN_DOMAIN,
-            "metadata": {},
+            "@type": f"{_TYPES}ErrorInfo",
+            "reason": status.reason or status.code.upper(),
+            "domain": _A2A_DOMAIN if status.reason else _OWN_DOMAIN,
+            "metadata": _about(error),
         }
     ]
+    field = error.field if isinstance(error, CallerError) else None
     if field and status.grpc == "INVALID_ARGUMENT":
-        details.append(
-            {
-                "@type": "type.googleapis.com/google.rpc.BadRequest",
-                "fieldViolations": [{"field": field, "description": message}],
-            }
-        )
+        violation: JsonValue = {"field": field, "description": text_of(error)}
+        details.append({"@type": f"{_TYPES}BadRequest", "fieldViolations": [violation]})
+    if status.retry_after is not None:
+        details.append({"@type": f"{_TYPES}RetryInfo", "retryDelay": f"{status.retry_after}s"})
     return details
+
+
+def _about(error: Exception) -> dict[str, JsonValue]:
+    match error:
+        case BusyError(turn_id=str(turn_id)) | NotPausedError(turn_id=turn_id):
+            return {"taskId": turn_id}
+        case NotFoundError(kind="task", name=turn_id):
+            return {"taskId": turn_id}
+        case NotCancelableError(turn_id=turn_id) | TaskEndedError(turn_id=turn_id):
+            return {"taskId": turn_id}
+        case _:
+            return {}

@@ -52,8 +52,9 @@ class Cards:
             description=description,
             version=version("hector"),
             supported_interfaces=[
-                AgentInterface(url=url, protocol_binding="HTTP+JSON", protocol_version=spoken)
+                AgentInterface(url=url, protocol_binding=binding, protocol_version=spoken)
                 for spoken in ("1.0", "0.3")
+                for binding in ("HTTP+JSON", "JSONRPC")
             ],
             capabilities=AgentCapabilities(
                 streaming=True, push_notifications=False, extended_agent_card=False

@@ -37,8 +37,8 @@ def named_version(text: str | None) -> Dialect | None:
 
 def spoken(named: Dialect | None, message: Mapping[str, JsonValue]) -> Dialect:
     """The dialect of a request, by the version it names and the shape of its message."""
-    if named is Dialect.V1:
-        return Dialect.V1
+    if named in (Dialect.V1, Dialect.V03_JSON):
+        return named
     if message.get("content") is not None:
         return Dialect.V03_PROTO
     parts = message.get("parts")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
 
@@ -19,9 +20,11 @@ from hector.engine.defects import describe_defect
 from hector.runtime.patience import Patience
 from hector.runtime.runtime import Runtime
 from hector.server.a2a.card import Cards
+from hector.server.a2a.operations import Operations
 from hector.server.auth import BearerTokens
 from hector.server.http.browse import Browse
 from hector.server.http.exchange import Exchange
+from hector.server.http.jsonrpc import JsonRpc, rpc_failure
 from hector.server.http.origins import Origins
 from hector.server.http.readiness import StoreCheck
 from hector.server.http.responses import error_response, json_response
@@ -31,6 +34,7 @@ from hector.server.statuses import MethodError, NoSuchPathError, status_of
 logger = logging.getLogger(__name__)
 
 _CARD = "agent-card.json"
+_RPC_PATH = re.compile(r"/agents/[^/]+")
 _PROBES = frozenset({"/health", "/ready"})
 _HOLD = 1.0
 """Seconds that a request waits while stores are opened, so that none is refused where they are there."""
@@ -76,8 +80,10 @@ class HectorApp:
 
     def open(self, runtime: Runtime) -> None:
         """Serve its agents from now on."""
+        operations = Operations(runtime)
         cards = Cards(self._server.base_url, signs_in=self._tokens.required)
-        rest = Rest(runtime, body_limit=self._server.limits.body)
+        rest = Rest(operations, body_limit=self._server.limits.body)
+        rpc = JsonRpc(operations, body_limit=self._server.limits.body)
         browse = Browse(runtime, cards)
         agent = "/agents/{agent:segment}"
         session = agent + "/sessions/{session:segment}"
@@ -88,6 +94,7 @@ class HectorApp:
             Route(agent + "/tasks/{task:segment}:cancel", rest.cancel, methods=["POST"]),
             Route(agent + "/tasks/{task:segment}:subscribe", rest.subscribe, methods=["GET", "POST"]),
             Route(agent + "/tasks/{task:segment}", rest.task, methods=["GET"]),
+            Route(agent, rpc.call, methods=["POST"]),
             Route(agent + "/sessions", browse.sessions, methods=["GET"]),
             Route(session, browse.session, methods=["GET"]),
             Route(session, browse.delete, methods=["DELETE"]),
@@ -124,12 +131,14 @@ class HectorApp:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         path = canonical_path(scope)
+        exchange.rpc = scope["method"] == "POST" and bool(_RPC_PATH.fullmatch(path))
         self._origins.check(exchange.headers.get(b"host"), exchange.headers.get(b"origin"))
         if path not in _PROBES:
             self._check_stopping()
             if not path.endswith(_CARD):  # a card tells how to sign in, so it needs no token
                 exchange.caller = self._tokens.caller(exchange.headers.get(b"authorization"))
-            exchange.read_version()
+            if not exchange.rpc:  # which tells the id of the call with each fault
+                exchange.read_version()
             if self._stores is None:
                 await self._until_open()
         routed = {**scope, "path": path, "root_path": "", "app": self, "hector.exchange": exchange}
@@ -161,6 +170,8 @@ class HectorApp:
             )
         elif status.http == 503 and isinstance(error, HectorError):
             logger.warning("%s %s: %s", scope["method"], _shape(scope), error)
+        if exchange.rpc:
+            return rpc_failure(error, exchange.rpc_id)
         return error_response(error, numeric=exchange.numeric, media_type=exchange.media_type)
 
     def _not_routed(self, scope: Scope) -> HectorError:
@@ -195,13 +206,16 @@ def build_app(runtime: Runtime, server: ServerSection, *, loopback: bool) -> Hec
 def canonical_path(scope: Scope) -> str:
     """The path for routing: one spelling for each of an agent's URLs, and an encoded `/` stays encoded.
 
-    `/v1/agents/a/...`, `/agents/a/...` and A2A 0.3's `/v1/agents/a/v1/...` are one. Raises `InvalidError`.
+    `/v1/agents/a/...`, `/agents/a/...` and A2A 0.3's `/v1/agents/a/v1/...` are one, and so are an agent's own
+    URL with a slash at its end and without. Raises `InvalidError`.
     """
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     segments = raw.partition(b"?")[0].split(b"/")[1:]
     if len(segments) > 1 and segments[0] == b"v1":
         del segments[0]
     if len(segments) > 3 and segments[0] == b"agents" and segments[2] == b"v1":
+        del segments[2]
+    if len(segments) == 3 and segments[0] == b"agents" and segments[2] in (b"", b"v1"):
         del segments[2]
     path = b"/" + b"/".join(segments)
     try:

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from hector.domain.errors import InvalidError
 from hector.domain.messages import JsonValue
 from hector.server.a2a.fields import kind_of
-from hector.server.statuses import BodyTooLargeError, MediaTypeError
+from hector.server.statuses import BodyTooLargeError, MediaTypeError, ParseError
 
 _LONGEST_NAME = 64
 """Characters of a key that an error repeats."""
@@ -48,25 +48,30 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def parse_object(body: bytes) -> Mapping[str, JsonValue]:
-    """One JSON object in UTF-8, with a byte order mark or without. Raises `InvalidError`."""
-    text = body.removeprefix(codecs.BOM_UTF8)
-    try:
-        # Not left to json.loads, which also takes UTF-16 and UTF-32.
-        value: JsonValue = _DECODER.decode(text.decode())
-    except UnicodeDecodeError as error:
-        raise InvalidError("body", f"is not UTF-8 at byte {error.start + len(body) - len(text)}") from None
-    except json.JSONDecodeError as error:
-        raise InvalidError(
-            "body", f"is not JSON at line {error.lineno}, column {error.colno}: {_lower(error.msg)}"
-        ) from None
-    except RecursionError:
-        raise InvalidError("body", "is nested too deeply") from None
-    except ValueError:
-        # Python refuses to read integers of thousands of digits.
-        raise InvalidError("body", "holds a number that is too long") from None
+    """As `parse_json`, of an object. Raises `InvalidError`."""
+    value = parse_json(body)
     if not isinstance(value, dict):
         raise InvalidError("body", f"is {kind_of(value)}; wanted an object with a message")
     return value
+
+
+def parse_json(body: bytes) -> JsonValue:
+    """JSON in UTF-8, with a byte order mark or without. Raises `ParseError`."""
+    text = body.removeprefix(codecs.BOM_UTF8)
+    try:
+        # Not left to json.loads, which also takes UTF-16 and UTF-32.
+        return _DECODER.decode(text.decode())  # type: ignore[no-any-return]
+    except UnicodeDecodeError as error:
+        raise ParseError("body", f"is not UTF-8 at byte {error.start + len(body) - len(text)}") from None
+    except json.JSONDecodeError as error:
+        raise ParseError(
+            "body", f"is not JSON at line {error.lineno}, column {error.colno}: {_lower(error.msg)}"
+        ) from None
+    except RecursionError:
+        raise ParseError("body", "is nested too deeply") from None
+    except ValueError:
+        # Python refuses to read integers of thousands of digits.
+        raise ParseError("body", "holds a number that is too long") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -74,12 +79,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise InvalidError("body", f"has an object that names the key {_cut(twice)!r} twice")
+        raise ParseError("body", f"has an object that names the key {_cut(twice)!r} twice")
     return found
 
 
 def _no_number(word: str) -> NoReturn:
-    raise InvalidError("body", f"holds {word}, which is no JSON number")
+    raise ParseError("body", f"holds {word}, which is no JSON number")
 
 
 def _cut(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -11,11 +12,15 @@ from starlette.types import Scope
 from hector.domain.errors import InvalidError
 from hector.domain.messages import JsonValue
 from hector.server.a2a.dialect import Dialect, named_version
+from hector.server.a2a.operations import LastEvent
 from hector.server.auth import Caller
 from hector.server.http.responses import json_response
 
 _NOBODY = Caller("", admin=False, may_browse=False)
 _JSON, _A2A_JSON = "application/json", "application/a2a+json"
+
+
+RpcId: TypeAlias = str | int | None
 
 
 @dataclass(slots=True)
@@ -28,6 +33,10 @@ class Exchange:
     caller: Caller = _NOBODY
     version: Dialect | None = None
     """Named by the caller; not read yet where it was refused."""
+    rpc: bool = False
+    """The answer is JSON-RPC's."""
+    rpc_id: RpcId = None
+    """Of the call, as far as it is known."""
 
     @property
     def numeric(self) -> bool:
@@ -49,6 +58,16 @@ class Exchange:
         """Raises `VersionNotSupportedError`."""
         header = self.headers.get(b"a2a-version")
         self.version = named_version(header.decode("latin-1") if header else self.query.get("A2A-Version"))
+
+    @property
+    def idempotency_key(self) -> str | None:
+        key = self.headers.get(b"idempotency-key")
+        return key.decode("latin-1") if key else None
+
+    def last_event(self) -> LastEvent | None:
+        """Where a stream is to go on. Raises `InvalidError`."""
+        named = self.headers.get(b"last-event-id")
+        return LastEvent.parse(named.decode("latin-1")) if named else None
 
     def count(self, name: str, default: int | None, *, least: int = 1, most: int) -> int | None:
         """A whole number of the query. Raises `InvalidError`."""

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from starlette.responses import Response
@@ -62,6 +62,11 @@ def error_response(
     )
 
 
+def error_event(error: Exception, *, numeric: bool = False) -> bytes:
+    """An event of a type of its own, so that nobody takes it for news of a task."""
+    return b"event: error\ndata: " + to_json(error_body(error, numeric=numeric)) + b"\n\n"
+
+
 class EventStream(Response):
     """Server-sent events, each the JSON of one object; ends early, and quietly, when its client leaves.
 
@@ -72,14 +77,15 @@ class EventStream(Response):
         self,
         events: AsyncGenerator[tuple[str | None, Mapping[str, JsonValue]], None],
         *,
-        numeric: bool = False,
+        broken: Callable[[Exception], bytes] | None = None,
         keep_alive: float = KEEP_ALIVE,
         stalled: float = STALLED,
     ) -> None:
+        """`broken` writes the event that tells why no end will come."""
         super().__init__(None, 200, _STREAM_HEADERS)
         del self.headers["content-length"]
         self._events = events
-        self._numeric = numeric
+        self._broken = broken or error_event
         self._keep_alive = keep_alive
         self._stalled = stalled
         self._sent = False
@@ -119,8 +125,7 @@ class EventStream(Response):
                 if not isinstance(error, HectorError):
                     # Not `exception`, which would log the error's text, that is perhaps a user's.
                     logger.error("a stream broke:\n%s", describe_defect(error))  # noqa: TRY400
-                body = to_json(error_body(error, numeric=self._numeric))
-                await self._send(send, b"event: error\ndata: " + body + b"\n\n")
+                await self._send(send, self._broken(error))
 
     async def _send(self, send: Send, chunk: bytes) -> None:
         self._sending_since = time.monotonic()

@@ -1,0 +1,159 @@
+"""What A2A's operations do, whatever carries them: from what a caller wrote to the JSON of the answer."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from hector.domain.errors import ConflictError, InvalidError, NotFoundError, NotPausedError, TooLargeError
+from hector.domain.events import EventId
+from hector.domain.turns import Reason, Turn, TurnState
+from hector.runtime.handle import TurnHandle
+from hector.runtime.runtime import Runtime
+from hector.server.a2a import wire
+from hector.server.a2a.dialect import Dialect
+from hector.server.a2a.incoming import SendRequest
+from hector.server.a2a.narrator import Narrator
+from hector.server.a2a.wire import Json
+from hector.server.statuses import BodyTooLargeError, NotCancelableError, TaskEndedError
+
+LONGEST_HISTORY = 10_000
+"""Messages of a task's history that may be asked for."""
+
+Events: TypeAlias = AsyncGenerator[tuple[str | None, Json], None]
+"""A stream: each event with its place, where it has one, that a client names to go on from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastEvent:
+    """The last event that a client has."""
+
+    place: EventId
+    turn_id: str | None
+    """A message that is tried again is another turn; None where the client does not say."""
+
+    @classmethod
+    def parse(cls, text: str) -> "LastEvent":
+        """Of `TURN.attempt.number`, or without the turn. Raises `InvalidError`."""
+        turn_id, _, number = text.rpartition(".")
+        turn_id, _, attempt = turn_id.rpartition(".")
+        place = EventId.parse(f"{attempt}.{number}")
+        if place is None:
+            raise InvalidError("last-event-id", "is not the id of an event of a stream, like TASK.1.5")
+        return cls(place, turn_id or None)
+
+
+class Operations:
+    """Each for one agent and one user; answers are JSON in the caller's dialect."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def check_agent(self, name: str) -> None:
+        """Raises `NotFoundError`."""
+        self._runtime.agent(name)
+
+    async def send(self, agent: str, user_id: str, asked: SendRequest) -> Json:
+        """The task at its end, or as it stands for who does not want to wait."""
+        handle = await self._submit(agent, user_id, asked, stream=False)
+        turn = await (self._as_it_stands(handle) if asked.at_once else handle.result())
+        if asked.history:
+            turn = await self._with_all_messages(turn)
+        return {"task": wire.task(asked.dialect, turn, history=asked.history)}
+
+    async def stream(
+        self, agent: str, user_id: str, asked: SendRequest, *, after: LastEvent | None = None
+    ) -> Events:
+        """The task, the reply as the model writes it, the end."""
+        handle = await self._submit(agent, user_id, asked, stream=True)
+        if handle.repeated and after:
+            # Where its session was deleted meanwhile, the handle tells that.
+            with suppress(NotFoundError):
+                handle = await self._runtime.listen(agent, user_id, handle.turn_id)
+        return self._narrate(handle, asked.dialect, after)
+
+    async def subscribe(
+        self, agent: str, user_id: str, turn_id: str, dialect: Dialect, *, after: LastEvent | None = None
+    ) -> Events:
+        """The rest of a stream that was broken off, or all of it for who names no place in it.
+
+        Raises `TaskEndedError` where A2A 1.0 has a task's end be read, and not streamed.
+        """
+        handle = await self._runtime.listen(agent, user_id, turn_id)
+        if dialect is Dialect.V1 and after is None:
+            state = (await self._as_it_stands(handle)).state
+            if state.terminal:
+                raise TaskEndedError(turn_id, state)
+        return self._narrate(handle, dialect, after)
+
+    async def task(
+        self, agent: str, user_id: str, turn_id: str, dialect: Dialect, *, history: int = 0
+    ) -> Json:
+        return wire.task(dialect, await self._runtime.turn(agent, user_id, turn_id), history=history)
+
+    async def cancel(self, agent: str, user_id: str, turn_id: str, dialect: Dialect) -> Json:
+        """Raises `NotCancelableError`."""
+        turn = await self._runtime.cancel(agent, user_id, turn_id)
+        if turn.state is not TurnState.CANCELED:
+            raise NotCancelableError(turn.id, turn.state)
+        return wire.task(dialect, turn)
+
+    async def _submit(self, agent: str, user_id: str, asked: SendRequest, *, stream: bool) -> TurnHandle:
+        try:
+            return await self._runtime.send(
+                agent,
+                user_id,
+                asked.message,
+                message_id=asked.message_id,
+                session_id=asked.context_id,
+                task_id=asked.task_id,
+                stream=stream,
+            )
+        except TooLargeError as error:
+            whole = error.field == "message"
+            raise _renamed(error, asked, BodyTooLargeError if whole else TooLargeError) from None
+        except InvalidError as error:
+            raise _renamed(error, asked, InvalidError) from None
+        except (ConflictError, NotPausedError) as error:
+            error.field = asked.own_words(error.field or "")
+            raise
+
+    async def _as_it_stands(self, handle: TurnHandle) -> Turn:
+        if handle.feed.ended:
+            return await handle.result()
+        return await self._runtime.turn(handle.key.agent_id, handle.key.user_id, handle.turn_id)
+
+    async def _with_all_messages(self, turn: Turn) -> Turn:
+        """A turn that has just ended brings only what it said last."""
+        if turn.reason == Reason.SESSION_DELETED:
+            return turn
+        return await self._runtime.turn(turn.key.agent_id, turn.key.user_id, turn.id)
+
+    async def _narrate(self, handle: TurnHandle, dialect: Dialect, last: LastEvent | None) -> Events:
+        after = last.place if last and last.turn_id in (None, handle.turn_id) else None
+        narrator = Narrator(dialect, handle.key, handle.turn_id, after=after)
+        state = TurnState.SUBMITTED if handle.waiting else TurnState.WORKING
+        if handle.repeated:
+            state = (await self._as_it_stands(handle)).state
+            if after is None and (state.terminal or handle.feed.ended):
+                yield None, narrator.whole(await handle.result())
+                return
+            if state.paused:  # its turn has not come yet to go on with this message
+                state = TurnState.SUBMITTED
+        yield None, narrator.opening(TurnState.WORKING if state.terminal else state)
+        if last and not after:
+            # The task that it was told of failed, and this is another for the same message.
+            for piece in narrator.begin_anew():
+                yield None, piece
+        async with aclosing(handle.told()) as events:
+            async for told in events:
+                pieces = list(narrator.tell(told))
+                for number, piece in enumerate(pieces, 1):
+                    # A client that got the first of two pieces alone is told both again.
+                    place = f"{handle.turn_id}.{told.id}" if told.id and number == len(pieces) else None
+                    yield place, piece
+
+
+def _renamed(error: InvalidError, asked: SendRequest, made: type[InvalidError]) -> InvalidError:
+    field = error.field or ""
+    return made(asked.own_words(field), str(error).removeprefix(f"{field}: "))
