@@ -1,0 +1,80 @@
+"""A2A's methods by name, for the transports that call by name: JSON-RPC and gRPC."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from hector.domain.errors import InvalidError
+from hector.server.a2a.dialect import Dialect
+from hector.server.a2a.fields import Fields
+from hector.server.a2a.incoming import SendRequest, read_send
+from hector.server.a2a.operations import LONGEST_HISTORY, Events, LastEvent, Operations
+from hector.server.a2a.wire import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call with all that came with it."""
+
+    operations: Operations
+    agent: str
+    user_id: str
+    dialect: Dialect
+    params: Fields
+    """As JSON over HTTP has them in bodies, paths and queries together."""
+    after: LastEvent | None = None
+    idempotency_key: str | None = None
+
+    def message(self) -> SendRequest:
+        return read_send(self.params.values, version=self.dialect, idempotency_key=self.idempotency_key)
+
+    def task_id(self) -> str:
+        found = self.params.filled("id")
+        if found is None:
+            raise InvalidError("id", "is missing; wanted the id of a task")
+        return found
+
+    def history(self) -> int:
+        wanted = self.params.count("historyLength") or 0
+        if wanted > LONGEST_HISTORY:
+            raise InvalidError("historyLength", f"wanted a whole number from 0 to {LONGEST_HISTORY}")
+        return wanted
+
+
+async def _send(asked: Asked) -> Json:
+    return await asked.operations.send(asked.agent, asked.user_id, asked.message())
+
+
+async def _stream(asked: Asked) -> Events:
+    return await asked.operations.stream(asked.agent, asked.user_id, asked.message(), after=asked.after)
+
+
+async def _get(asked: Asked) -> Json:
+    return await asked.operations.task(
+        asked.agent, asked.user_id, asked.task_id(), asked.dialect, history=asked.history()
+    )
+
+
+async def _cancel(asked: Asked) -> Json:
+    return await asked.operations.cancel(asked.agent, asked.user_id, asked.task_id(), asked.dialect)
+
+
+async def _subscribe(asked: Asked) -> Events:
+    return await asked.operations.subscribe(
+        asked.agent, asked.user_id, asked.task_id(), asked.dialect, after=asked.after
+    )
+
+
+Unary: TypeAlias = Callable[[Asked], Awaitable[Json]]
+Streaming: TypeAlias = Callable[[Asked], Awaitable[Events]]
+
+UNARY: Mapping[str, Unary] = {
+    "SendMessage": _send,
+    "GetTask": _get,
+    "CancelTask": _cancel,
+}
+STREAMING: Mapping[str, Streaming] = {
+    "SendStreamingMessage": _stream,
+    "SubscribeToTask": _subscribe,
+}
+"""Both by the names of A2A 1.0; the answers are as JSON over HTTP has them."""
