@@ -109,13 +109,13 @@ def test_the_image_is_built_from_what_its_build_may_see() -> None:
 
 
 def test_all_mean_the_same_port_and_file() -> None:
-    port = int(instruction("EXPOSE"))
+    port, grpc = map(int, instruction("EXPOSE").split())
     file = f"{instruction('WORKDIR')}/config.yaml"
     hector = COMPOSE["services"]["hector"]
     assert hector["ports"] == [f"{port}:{port}"]
     assert hector["volumes"] == [f"./config.yaml:{file}:ro"]
     pod = container(of_kind("Deployment", "hector"))
-    assert [each["containerPort"] for each in pod["ports"]] == [port]
+    assert [each["containerPort"] for each in pod["ports"]] == [port, grpc]
     assert pod["volumeMounts"][0]["mountPath"] == file
     (user, _) = instruction("USER").split(":")
     assert of_kind("Deployment", "hector")["spec"]["template"]["spec"]["securityContext"]["runAsUser"] == int(

@@ -105,7 +105,7 @@ curl -X POST http://localhost:8091/v1/agents/assistant/message:send \
     first, second = re.findall(r'"artifacts":.*?"text":"([^"]*)"', ended.stdout)
     assert first == "Got it: Remember: my project ID is ALPHA-789"
     assert second == "You told me: Remember: my project ID is ALPHA-789"
-    ready = re.findall(r"ready: (\S+)  agents: assistant  \(pid (\d+)\)", ended.stdout)
+    ready = re.findall(r"ready: (\S+)  grpc: \S+  agents: assistant  \(pid (\d+)\)", ended.stdout)
     assert len({url for url, _ in ready}) == 1
     assert len({pid for _, pid in ready}) == 2
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import urllib.request
 from asyncio.subprocess import Process
@@ -49,7 +50,11 @@ async def end_of(process: Process) -> tuple[int | None, str]:
 async def test_it_is_ready_when_it_says_so_and_names_its_urls(serve: Serve) -> None:
     server = await serve()
     assert server.process.stdout
-    assert server.lines == [f"ready: {server.url}  agents: assistant  (pid {server.process.pid})\n"]
+    pattern = (
+        rf"ready: {server.url}  grpc: 127\.0\.0\.1:\d+  agents: assistant  \(pid {server.process.pid}\)\n"
+    )
+    (line,) = server.lines
+    assert re.fullmatch(pattern, line)
     assert (
         await server.process.stdout.readline() == f"  assistant  {server.url}/v1/agents/assistant\n".encode()
     )
@@ -123,7 +128,11 @@ async def test_logs_may_be_json(folder: Path, serve: Serve) -> None:
     status, err = await end_of(server.process)
     assert status == 0
     messages = [json.loads(line)["message"] for line in err.splitlines()]
-    assert messages == [f"serving {server.url}", "SIGTERM: stopping", "stopped"]
+    assert [message.split(" and ")[0] for message in messages] == [
+        f"serving {server.url}",
+        "SIGTERM: stopping",
+        "stopped",
+    ]
 
 
 async def test_it_is_quiet_where_the_log_level_says_so(serve: Serve) -> None:
@@ -138,6 +147,6 @@ async def test_it_serves_although_whoever_started_it_does_not_read(start: Start)
     assert process.stdout
     process.stdout._transport.close()  # type: ignore[attr-defined]  # as `| true` does
     line = await logged(process, "serving http://127.0.0.1:")
-    await send(Server(process, line.split()[-1], []), "Hello")
+    await send(Server(process, line.split()[-5], []), "Hello")
     process.terminate()
     assert (await end_of(process))[0] == 0

@@ -140,10 +140,11 @@ async def on_each_worker(stack: AsyncExitStack, here: Site, workers: int) -> lis
 async def test_it_is_ready_when_all_serve_and_says_so_once(site: StartSite) -> None:
     here = await site(3)
     url, pid = here.url, here.process.pid
-    assert here.server.lines == [f"ready: {url}  agents: assistant  workers: 3  (pid {pid})\n"]
+    (line,) = here.server.lines
+    assert re.fullmatch(rf"ready: {url}  grpc: \S+  agents: assistant  workers: 3  \(pid {pid}\)\n", line)
     assert here.process.stdout
     assert await here.process.stdout.readline() == f"  assistant  {url}/v1/agents/assistant\n".encode()
-    await here.logged(f"serving {url} with 3 workers")
+    await here.logged(f"serving {url} and gRPC on ")
     assert len({found["pid"] for line in here.log if (found := _SERVES.search(line))} - {str(pid)}) == 3
     here.process.terminate()
     status, err = await here.end()
@@ -418,7 +419,7 @@ async def test_a_port_that_is_taken_is_told_once(folder: Path, site: StartSite, 
     assert ended.status == 1
     assert ended.err == (
         f"Error: server.port: port {taken} on 127.0.0.1 is in use by another program; stop that,"
-        " or choose another with --port (HTTP is served on the port after it)\n"
+        " or choose another with --port (gRPC is served there, and HTTP on the port after it)\n"
     )
 
 

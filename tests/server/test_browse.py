@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 from a2a.types import AgentCard
-from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]
+from google.protobuf.json_format import ParseDict
 
 from hector.domain.messages import File, Text, UserMessage
 from hector.tools.function import FunctionTool

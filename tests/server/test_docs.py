@@ -63,8 +63,10 @@ def test_each_reason_of_a_turn_without_an_answer_is_in_the_table(reason: str) ->
     assert re.search(rf"^\| (failed|canceled) \| `{reason}` \| (yes|no) \|", PAGE, re.MULTILINE)
 
 
-def test_each_path_is_in_the_table() -> None:
-    app = build_app(object(), ServerSection(), loopback=True)  # type: ignore[arg-type]
+async def test_each_path_is_in_the_table() -> None:
+    runtime, _ = await open_scripted()
+    app = build_app(runtime, ServerSection(), loopback=True)
+    await runtime.close()
     for route in app._routes:
         path = route.path_format.replace("{task}", "{id}").replace("{session}", "{id}")
         path = f"/v1{path}" if path.startswith("/agents") else path

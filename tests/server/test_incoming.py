@@ -8,7 +8,7 @@ import pytest
 from a2a.compat.v0_3 import a2a_v0_3_pb2 as proto_03
 from a2a.compat.v0_3 import types as types_03
 from a2a.types import a2a_pb2 as proto_10
-from google.protobuf.json_format import MessageToDict, ParseDict  # type: ignore[import-untyped]
+from google.protobuf.json_format import MessageToDict, ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
 

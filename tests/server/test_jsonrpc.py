@@ -217,7 +217,7 @@ async def test_a_busy_session_names_the_task_that_runs(start: StartSite) -> None
 
 
 async def test_an_outage_is_for_proxies_to_see_as_well(site: Site) -> None:
-    site.app.stop()
+    site.app._entrance.stop()
     answer = await rpc(site, "SendMessage", new("say hi"))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json()["error"]["data"][1]["retryDelay"] == "1s"

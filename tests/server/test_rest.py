@@ -325,7 +325,7 @@ async def test_a_full_queue_asks_for_patience(start: StartSite) -> None:
 
 
 async def test_a_server_that_stops_takes_nothing_new(site: Site) -> None:
-    site.app.stopping = True
+    site.app._entrance.stop()
     refused = await site.send("say x")
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
     assert "retry-after" in refused.headers

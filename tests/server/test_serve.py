@@ -16,22 +16,22 @@ from hector.llm.scripted import ScriptedModel
 from hector.runtime.patience import Patience
 from hector.server.http.listening import listen
 from hector.server.http.responses import EventStream
-from hector.server.serve import HttpServer, serve
+from hector.server.serve import Ports, Server, serve
 from tests.server.site import open_scripted, said
 
-Start: TypeAlias = Callable[..., Awaitable[tuple[HttpServer, ScriptedModel]]]
+Start: TypeAlias = Callable[..., Awaitable[tuple[Server, ScriptedModel]]]
 
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
-        async def start(**settings: Any) -> tuple[HttpServer, ScriptedModel]:
+        async def start(**settings: Any) -> tuple[Server, ScriptedModel]:
             runtime, model = await open_scripted()
             section = ServerSection(port=0, **settings)
-            server = HttpServer(section, await listen(section.host, 0, patience=0), Patience())
+            server = Server(section, Ports(await listen(section.host, 0, patience=0), 0), Patience())
             await server.start()
-            server.open(runtime)
+            await server.open(runtime)
             stack.push_async_callback(server.stop)
             return server, model
 
@@ -39,7 +39,7 @@ async def start() -> AsyncIterator[Start]:
 
 
 @asynccontextmanager
-async def connect(server: HttpServer) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connect(server: Server) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     try:
         yield reader, writer
@@ -49,8 +49,8 @@ async def connect(server: HttpServer) -> AsyncIterator[tuple[asyncio.StreamReade
             await writer.wait_closed()
 
 
-def connections(server: HttpServer) -> list[Any]:
-    return list(server._uvicorn.server_state.connections)
+def connections(server: Server) -> list[Any]:
+    return list(server._http._uvicorn.server_state.connections)
 
 
 def request(path: str, body: bytes, *headers: str) -> bytes:
@@ -68,7 +68,7 @@ def post(path: str, text: str, session: str) -> bytes:
     return request(path, body, f"Content-Length: {len(body)}")
 
 
-async def ask(server: HttpServer, text: str, session: str = "s") -> Any:
+async def ask(server: Server, text: str, session: str = "s") -> Any:
     async with httpx.AsyncClient(base_url=server.url) as client:
         answer = await client.post("/v1/agents/a/message:send", **said(text, session))
         return answer.json()["task"]
@@ -188,7 +188,7 @@ async def test_a_stop_cuts_off_who_does_not_read(start: Start) -> None:
 async def test_serve_runs_until_it_is_told_to_stop() -> None:
     runtime, _ = await open_scripted()
     stop = asyncio.Event()
-    ready: asyncio.Future[HttpServer] = asyncio.get_running_loop().create_future()
+    ready: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(
         serve(lambda _: nullcontext(runtime), ServerSection(port=0), stop=stop, ready=ready.set_result)
     )
@@ -206,7 +206,7 @@ async def test_http_is_on_the_port_after() -> None:
     stop = asyncio.Event()
     found: list[tuple[int, str]] = []
 
-    def ready(server: HttpServer) -> None:
+    def ready(server: Server) -> None:
         found.append((server.port, server.url))
         stop.set()
 

@@ -12,7 +12,7 @@ from hector.config import ServerSection
 from hector.runtime.patience import Patience
 from hector.server.http.listening import listen, port_of
 from hector.server.http.sharing import Acceptor, Counts, Share, SharedAccepting
-from hector.server.serve import HttpServer
+from hector.server.serve import Ports, Server
 from tests.server.site import open_scripted
 
 
@@ -145,12 +145,12 @@ async def test_while_others_serve_nothing_is_taken_before_it_serves(
 ) -> None:
     runtime, _ = await open_scripted()
     accepting = SharedAccepting(Share(counts, 0), at_once=False)
-    server = HttpServer(ServerSection(), [listener.dup()], Patience(), accepting)
+    server = Server(ServerSection(), Ports([listener.dup()], 0, accepting), Patience())
     await server.start()
     assert not counts.anybody()
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as there:
         asking = asyncio.create_task(there.get("/ready"))
-        server.open(runtime)
+        await server.open(runtime)
         assert (await asking).status_code == 200
         assert counts[0] == 1
         await server.stop()
@@ -161,7 +161,7 @@ async def test_where_nobody_serves_it_tells_what_it_waits_for(
     listener: socket.socket, counts: Counts
 ) -> None:
     accepting = SharedAccepting(Share(counts, 0), at_once=True)
-    server = HttpServer(ServerSection(), [listener.dup()], Patience(), accepting)
+    server = Server(ServerSection(), Ports([listener.dup()], 0, accepting), Patience())
     await server.start()
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as there:
         assert (await there.get("/health")).status_code == 200
@@ -171,7 +171,7 @@ async def test_where_nobody_serves_it_tells_what_it_waits_for(
 
 async def test_connections_that_were_lost_are_not_counted(listener: socket.socket, counts: Counts) -> None:
     accepting = SharedAccepting(Share(counts, 0), at_once=True)
-    server = HttpServer(ServerSection(), [listener.dup()], Patience(), accepting)
+    server = Server(ServerSection(), Ports([listener.dup()], 0, accepting), Patience())
     await server.start()
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as there:
         await there.get("/health")

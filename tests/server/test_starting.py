@@ -18,9 +18,10 @@ from hector.domain.errors import (
 from hector.runtime.build import open_runtime
 from hector.runtime.patience import Patience
 from hector.runtime.runtime import Runtime
+from hector.server.entrance import Entrance
 from hector.server.http.app import HectorApp
 from hector.server.http.readiness import StoreCheck
-from hector.server.serve import HttpServer, serve
+from hector.server.serve import Server, serve
 from hector.storage.migrate import upgrade_sqlite
 from hector.storage.operations import MakeOperation
 from hector.storage.sqlite import MemoryDriver
@@ -100,7 +101,7 @@ class Starting:
     def __init__(self, connect_retry: float) -> None:
         self.one, self.two = Database("one"), Database("two")
         self.stop = asyncio.Event()
-        self.ready: asyncio.Future[HttpServer] = asyncio.get_running_loop().create_future()
+        self.ready: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
         self.port = free_port()
         store = {
             "backend": "sql",
@@ -213,7 +214,7 @@ async def test_the_agents_take_over_the_connections_that_are_there(start: Start)
         server = await starting.ready
         assert (await client.get("/ready")).status_code == 200
         assert (await client.post(SEND, **said("say x"))).status_code == 200
-        assert len(server._uvicorn.server_state.connections) == 1
+        assert len(server._http._uvicorn.server_state.connections) == 1
 
 
 async def test_no_request_is_lost_when_the_agents_take_over(start: Start) -> None:
@@ -239,10 +240,10 @@ async def test_no_request_is_lost_when_the_agents_take_over(start: Start) -> Non
 
 async def test_a_request_that_comes_while_stores_are_opened_waits_for_them() -> None:
     runtime, _ = await open_scripted()
-    app = HectorApp(ServerSection(), Patience(), loopback=True, hold=60.0)
+    app, entrance = an_app(Patience())
     async with a_client(app) as client:
         sending = asyncio.create_task(client.post(SEND, **said("say x")))
-        await until_held(app)
+        await until_held(entrance)
         app.open(runtime)
         async with asyncio.timeout(30):
             assert (await sending).status_code == 200
@@ -250,11 +251,11 @@ async def test_a_request_that_comes_while_stores_are_opened_waits_for_them() -> 
 
 
 async def test_a_request_that_waits_is_answered_when_the_server_stops() -> None:
-    app = HectorApp(ServerSection(), Patience(), loopback=True, hold=60.0)
+    app, entrance = an_app(Patience())
     async with a_client(app) as client:
         sending = asyncio.create_task(client.post(SEND, **said("say x")))
-        await until_held(app)
-        app.stop()
+        await until_held(entrance)
+        entrance.stop()
         async with asyncio.timeout(30):
             answer = await sending
         ready = await client.get("/ready")
@@ -271,7 +272,7 @@ async def test_a_request_does_not_wait_for_a_store_that_is_known_to_be_away() ->
     opening = asyncio.create_task(patience.open("one", away, 60.0))
     await asyncio.sleep(0)
     assert patience.failing
-    app = HectorApp(ServerSection(), patience, loopback=True, hold=60.0)
+    app, _ = an_app(patience)
     async with a_client(app) as client, asyncio.timeout(30):
         assert (await client.post(SEND, **said("say x"))).status_code == 503
     opening.cancel()
@@ -459,10 +460,16 @@ async def test_stores_are_asked_anew_when_they_have_answered() -> None:
         assert stores.asked == times
 
 
+def an_app(patience: Patience) -> tuple[HectorApp, Entrance]:
+    """One that holds requests for long."""
+    entrance = Entrance(ServerSection(), patience, loopback=True, hold=60.0)
+    return HectorApp(ServerSection(), entrance, loopback=True), entrance
+
+
 def a_client(app: HectorApp) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost", timeout=30)
 
 
-async def until_held(app: HectorApp) -> None:
-    while not app._decided._waiters:  # noqa: ASYNC110 - nobody is told of who waits for an event
+async def until_held(entrance: Entrance) -> None:
+    while not entrance._decided._waiters:  # noqa: ASYNC110 - nobody is told of who waits for an event
         await asyncio.sleep(0)

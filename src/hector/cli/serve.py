@@ -9,7 +9,7 @@ from hector.cli.serving import announce, name_process, ready_lines, stop_on_sign
 from hector.config.model import Config
 from hector.domain.errors import ConfigError
 from hector.runtime.build import open_runtime
-from hector.server.serve import HttpServer, serve
+from hector.server.serve import Server, serve
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +21,11 @@ async def serve_until_stopped(config: Config) -> int:
     stop = asyncio.Event()
     stop_on_signals(stop)
 
-    def ready(http: HttpServer) -> None:
-        warn_of_strangers(config.server, http.port, loopback=http.loopback)
-        announce(ready_lines(config.server.base_url or http.url, http.url, tuple(config.agents)))
-        logger.info("serving %s", http.url)
+    def ready(server: Server) -> None:
+        warn_of_strangers(config.server, server.port, loopback=server.loopback)
+        base_url = config.server.base_url or server.url
+        announce(ready_lines(base_url, server.url, server.grpc_address, tuple(config.agents)))
+        logger.info("serving %s and gRPC on %s", server.url, server.grpc_address)
 
     try:
         await serve(

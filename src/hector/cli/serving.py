@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 NAME = "hector"
 
 
-def ready_lines(base_url: str, url: str, agents: Sequence[str], *, workers: int = 1) -> list[str]:
+def ready_lines(base_url: str, url: str, grpc: str, agents: Sequence[str], *, workers: int = 1) -> list[str]:
     """One line that begins with `ready`, for scripts, and a table for people."""
     width = max(map(len, agents))
     several = f"  workers: {workers}" if workers > 1 else ""
     return [
-        f"ready: {url}  agents: {', '.join(agents)}{several}  (pid {os.getpid()})",
+        f"ready: {url}  grpc: {grpc}  agents: {', '.join(agents)}{several}  (pid {os.getpid()})",
         *(f"  {agent:{width}}  {base_url}/v1/agents/{agent}" for agent in agents),
     ]
 

@@ -174,12 +174,12 @@ def error_body(error: Exception, *, numeric: bool = False) -> dict[str, JsonValu
     }
     if isinstance(error, CallerError) and error.field:
         described["field"] = error.field
-    return {"error": described | {"details": error_details(error)}}
+    return {"error": described | {"details": _as_any(error_details(error))}}
 
 
 def rpc_error(error: Exception) -> dict[str, JsonValue]:
     """The `error` of a JSON-RPC answer, as A2A 1.0 has it; 0.3 leaves `data` open."""
-    return {"code": status_of(error).rpc, "message": text_of(error), "data": error_details(error)}
+    return {"code": status_of(error).rpc, "message": text_of(error), "data": _as_any(error_details(error))}
 
 
 def error_headers(error: Exception) -> dict[str, str]:
@@ -194,24 +194,27 @@ def error_headers(error: Exception) -> dict[str, str]:
     return headers
 
 
-def error_details(error: Exception) -> list[JsonValue]:
-    """What google.rpc.Status has in `details`, each as protobuf's JSON has an `Any`."""
+def error_details(error: Exception) -> dict[str, dict[str, JsonValue]]:
+    """What google.rpc.Status has in `details`, by the names of google.rpc's types, as protobuf's JSON."""
     status = status_of(error)
-    details: list[JsonValue] = [
-        {
-            "@type": f"{_TYPES}ErrorInfo",
+    details: dict[str, dict[str, JsonValue]] = {
+        "ErrorInfo": {
             "reason": status.reason or status.code.upper(),
             "domain": _A2A_DOMAIN if status.reason else _OWN_DOMAIN,
             "metadata": _about(error),
         }
-    ]
+    }
     field = error.field if isinstance(error, CallerError) else None
     if field and status.grpc == "INVALID_ARGUMENT":
         violation: JsonValue = {"field": field, "description": text_of(error)}
-        details.append({"@type": f"{_TYPES}BadRequest", "fieldViolations": [violation]})
+        details["BadRequest"] = {"fieldViolations": [violation]}
     if status.retry_after is not None:
-        details.append({"@type": f"{_TYPES}RetryInfo", "retryDelay": f"{status.retry_after}s"})
+        details["RetryInfo"] = {"retryDelay": f"{status.retry_after}s"}
     return details
+
+
+def _as_any(details: Mapping[str, Mapping[str, JsonValue]]) -> list[JsonValue]:
+    return [{"@type": f"{_TYPES}{name}", **value} for name, value in details.items()]
 
 
 def _about(error: Exception) -> dict[str, JsonValue]:

@@ -33,16 +33,18 @@ def test_a_host_is_looked_at_as_in_the_file() -> None:
 
 
 def test_one_line_says_ready_and_the_others_are_for_people() -> None:
-    assert ready_lines("https://agents.example.org", "http://127.0.0.1:8091", ["a", "long"]) == [
-        f"ready: http://127.0.0.1:8091  agents: a, long  (pid {os.getpid()})",
+    base_url, url = "https://agents.example.org", "http://127.0.0.1:8091"
+    assert ready_lines(base_url, url, "127.0.0.1:8090", ["a", "long"]) == [
+        f"ready: http://127.0.0.1:8091  grpc: 127.0.0.1:8090  agents: a, long  (pid {os.getpid()})",
         "  a     https://agents.example.org/v1/agents/a",
         "  long  https://agents.example.org/v1/agents/long",
     ]
 
 
 def test_several_workers_are_announced() -> None:
-    line, _ = ready_lines("http://x", "http://127.0.0.1:8091", ["a"], workers=4)
-    assert line == f"ready: http://127.0.0.1:8091  agents: a  workers: 4  (pid {os.getpid()})"
+    line, _ = ready_lines("http://x", "http://127.0.0.1:8091", "127.0.0.1:8090", ["a"], workers=4)
+    ports = "http://127.0.0.1:8091  grpc: 127.0.0.1:8090"
+    assert line == f"ready: {ports}  agents: a  workers: 4  (pid {os.getpid()})"
 
 
 # --- workers, and what they need

@@ -18,13 +18,13 @@ from hector.cli.workers.messages import (
     encode_report,
 )
 from hector.cli.workers.restarts import STEADY, Again, End, GiveUp, after
-from hector.cli.workers.supervisor import Supervisor
+from hector.cli.workers.supervisor import Held, Supervisor
 from hector.server.http.sharing import Counts
 
 
 def test_an_assignment_arrives_as_it_was_sent() -> None:
     source = Source("c.yaml", "agents:\n  ü: {}\n", Options("::1", 0, 4, "debug"))
-    assignment = Assignment(3, source, (5, 6), 7, at_once=True)
+    assignment = Assignment(3, source, (5, 6), 8090, 7, at_once=True)
     line = encode_assignment(assignment)
     assert line.count(b"\n") == 1
     assert decode_assignment(line) == assignment
@@ -95,7 +95,7 @@ def test_log_lines_tell_which_worker() -> None:
 async def test_a_worker_accepts_at_once_only_where_no_other_does() -> None:
     source = Source("c.yaml", "", Options())
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        supervisor = Supervisor(source, [listener], {}, workers=2, ready=lambda: None)
+        supervisor = Supervisor(source, Held([listener], [listener]), {}, workers=2, ready=lambda: None)
         first = supervisor._assignment(1)
         assert first.at_once
         Counts(first.counts, 2)[0] = 0

@@ -20,7 +20,7 @@ from hector.config.model import Config
 from hector.domain.errors import HectorError
 from hector.runtime.build import open_runtime
 from hector.server.http.sharing import Counts, Share, SharedAccepting
-from hector.server.serve import serve_share
+from hector.server.serve import Ports, serve_share
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,11 @@ async def _serve(config: Config, assignment: Assignment, supervisor: socket.sock
         await serve_share(
             lambda patience: open_runtime(config, patience=patience),
             config.server,
-            sockets=[_inherited(each) for each in assignment.sockets],
-            shared=SharedAccepting(Share(counts, assignment.worker - 1), at_once=assignment.at_once),
+            Ports(
+                [_inherited(each) for each in assignment.sockets],
+                assignment.grpc,
+                SharedAccepting(Share(counts, assignment.worker - 1), at_once=assignment.at_once),
+            ),
             stop=stop,
             ready=lambda _: _report(supervisor, Ready()),
         )

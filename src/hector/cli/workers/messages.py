@@ -15,7 +15,9 @@ class Assignment:
     """From 1."""
     source: Source
     sockets: tuple[int, ...]
-    """Descriptors of the listening sockets."""
+    """Descriptors of the sockets that listen for HTTP."""
+    grpc: int
+    """The port of gRPC, which is kept for all."""
     counts: int
     """Descriptor of the file behind `Counts`."""
     at_once: bool
@@ -49,6 +51,7 @@ def decode_assignment(line: bytes) -> Assignment:
         worker=value["worker"],
         source=Source(source["file"], source["text"], Options(**source["options"])),
         sockets=tuple(value["sockets"]),
+        grpc=value["grpc"],
         counts=value["counts"],
         at_once=value["at_once"],
     )

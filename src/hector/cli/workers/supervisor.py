@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hector.cli.logs import set_up_logging
@@ -15,9 +16,18 @@ from hector.cli.settings import Source
 from hector.cli.workers.messages import Assignment, Failed, Ready, Report
 from hector.cli.workers.process import WorkerProcess
 from hector.cli.workers.restarts import Again, End, GiveUp, after
-from hector.config.model import Config
+from hector.config.model import Config, ServerSection
 from hector.domain.errors import ConfigError
-from hector.server.http.listening import listen, only_loopback, port_of, unless, url_of
+from hector.server.http.listening import (
+    address_of,
+    free_port,
+    listen,
+    only_loopback,
+    port_of,
+    reserve,
+    unless,
+    url_of,
+)
 from hector.server.http.sharing import Counts
 
 logger = logging.getLogger(__name__)
@@ -37,11 +47,10 @@ async def serve_with_workers(source: Source, config: Config) -> int:
     server = config.server
     status = 0
     try:
-        port = server.port and server.port + 1
-        sockets = await unless(stopped, listen(server.host, port, patience=server.drain_timeout))
-        if sockets is not None:
+        held = await unless(stopped, _hold(server))
+        if held is not None:
             supervisor = Supervisor(
-                source, sockets, running, workers=server.workers, ready=lambda: _tell_ready(config, sockets)
+                source, held, running, workers=server.workers, ready=lambda: _tell_ready(config, held)
             )
             status = await supervisor.run(stopped, patience=server.drain_timeout + _MARGIN)
     except ConfigError as error:
@@ -55,13 +64,37 @@ async def serve_with_workers(source: Source, config: Config) -> int:
     return status
 
 
-def _tell_ready(config: Config, sockets: Sequence[socket.socket]) -> None:
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The sockets of both ports: HTTP's listen, gRPC's keep its port for the workers' own."""
+
+    http: Sequence[socket.socket]
+    grpc: Sequence[socket.socket]
+
+    def close(self) -> None:
+        for each in (*self.http, *self.grpc):
+            each.close()
+
+
+async def _hold(server: ServerSection) -> Held:
+    http = await listen(server.host, server.port and server.port + 1, patience=server.drain_timeout)
+    try:
+        if server.port:
+            await free_port(server.host, server.port, patience=server.drain_timeout)
+        return Held(http, reserve(server.host, server.port))
+    except BaseException:
+        for each in http:
+            each.close()
+        raise
+
+
+def _tell_ready(config: Config, held: Held) -> None:
     server = config.server
-    port = port_of(sockets)
-    url = url_of(server.host, port)
-    warn_of_strangers(server, port, loopback=only_loopback(sockets))
-    announce(ready_lines(server.base_url or url, url, tuple(config.agents), workers=server.workers))
-    logger.info("serving %s with %d workers", url, server.workers)
+    port = port_of(held.http)
+    url, grpc = url_of(server.host, port), address_of(server.host, port_of(held.grpc))
+    warn_of_strangers(server, port, loopback=only_loopback(held.http))
+    announce(ready_lines(server.base_url or url, url, grpc, tuple(config.agents), workers=server.workers))
+    logger.info("serving %s and gRPC on %s with %d workers", url, grpc, server.workers)
 
 
 def _kill(running: dict[int, WorkerProcess]) -> None:
@@ -75,17 +108,17 @@ class Supervisor:
     def __init__(
         self,
         source: Source,
-        sockets: Sequence[socket.socket],
+        held: Held,
         running: dict[int, WorkerProcess],
         *,
         workers: int,
         ready: Callable[[], None],
     ) -> None:
-        """`running`, by number, is kept up to date; the sockets are closed by `run`.
+        """`running`, by number, is kept up to date; what is held is closed by `run`.
 
         `ready` is called when all workers serve for the first time.
         """
-        self._source, self._sockets, self._running, self._workers = source, sockets, running, workers
+        self._source, self._held, self._running, self._workers = source, held, running, workers
         self._file = Counts.new_file(workers)
         self._counts = Counts(self._file, workers)
         self._ready = ready
@@ -115,8 +148,7 @@ class Supervisor:
 
     def _release(self) -> None:
         """Nothing new is taken from here on, for the workers close the sockets as soon as they are told."""
-        for each in self._sockets:
-            each.close()
+        self._held.close()
         os.close(self._file)
 
     async def _end(self, keepers: Sequence[asyncio.Task[None]], patience: float) -> bool:
@@ -182,9 +214,11 @@ class Supervisor:
         return End(status, clock() - began, failure)
 
     def _assignment(self, number: int) -> Assignment:
-        sockets = tuple(each.fileno() for each in self._sockets)
+        sockets = tuple(each.fileno() for each in self._held.http)
+        grpc = port_of(self._held.grpc)
         # One that is started anew takes no connection before it serves, if there are others who do.
-        return Assignment(number, self._source, sockets, self._file, at_once=not self._counts.anybody())
+        at_once = not self._counts.anybody()
+        return Assignment(number, self._source, sockets, grpc, self._file, at_once=at_once)
 
     def _serves(self, number: int, pid: int) -> None:
         logger.info("worker %d serves (pid %d)", number, pid)

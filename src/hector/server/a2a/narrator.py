@@ -43,6 +43,8 @@ class Narrator:
         self._written: list[str] = []
         self._fresh = True
         """The next piece begins the reply anew."""
+        self._half = ""
+        """Of a surrogate pair that a provider cut in two; not every transport has a word for it."""
 
     def opening(self, state: TurnState) -> Json:
         """The first of a stream: the task before its end."""
@@ -70,9 +72,10 @@ class Narrator:
         """The caller has been told."""
         match event:
             case TextDelta(text):
-                self._write(text)
+                if whole := self._made_whole(text):
+                    self._write(whole)
             case ToolStarted():
-                self._fresh = True
+                self._begin_reply()
             case _:
                 pass  # it leaves no trace in what follows
 
@@ -86,9 +89,10 @@ class Narrator:
             case TurnReset():
                 yield from self.begin_anew()
             case TextDelta(text):
-                yield self._piece(text)
+                if whole := self._made_whole(text):
+                    yield self._piece(whole)
             case ToolStarted(call):
-                self._fresh = True
+                self._begin_reply()
                 yield self._working({"toolCall": {"id": call.id, "name": call.name, "status": "started"}})
             case ToolFinished(result):
                 ended = "failed" if result.is_error else "finished"
@@ -110,10 +114,19 @@ class Narrator:
     def begin_anew(self) -> Iterator[Json]:
         """What was said of the reply, also by an earlier stream, does not count."""
         self._written.clear()
-        self._fresh = False
+        self._fresh, self._half = False, ""
         yield wire.artifact_update(
             self._dialect, self._key, self._turn_id, (Text(""),), append=False, last=False
         )
+
+    def _begin_reply(self) -> None:
+        self._fresh, self._half = True, ""
+
+    def _made_whole(self, text: str) -> str:
+        """With the half character that came before, without one at the end."""
+        text = self._half + text
+        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        return text[: len(text) - len(self._half)]
 
     def _piece(self, text: str) -> Json:
         append = self._write(text)

@@ -1,7 +1,5 @@
 """The ASGI application: every request passes here once, and every error leaves here as JSON."""
 
-import asyncio
-import contextlib
 import logging
 import re
 from collections.abc import Sequence
@@ -15,13 +13,13 @@ from starlette.routing import Match, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from hector.config import ServerSection
-from hector.domain.errors import HectorError, InvalidError, StoreUnavailableError
+from hector.domain.errors import HectorError, InvalidError
 from hector.engine.defects import describe_defect
 from hector.runtime.patience import Patience
 from hector.runtime.runtime import Runtime
 from hector.server.a2a.card import Cards
 from hector.server.a2a.operations import Operations
-from hector.server.auth import BearerTokens
+from hector.server.entrance import Entrance
 from hector.server.http.browse import Browse
 from hector.server.http.exchange import Exchange
 from hector.server.http.jsonrpc import JsonRpc, rpc_failure
@@ -36,8 +34,6 @@ logger = logging.getLogger(__name__)
 _CARD = "agent-card.json"
 _RPC_PATH = re.compile(r"/agents/[^/]+")
 _PROBES = frozenset({"/health", "/ready"})
-_HOLD = 1.0
-"""Seconds that a request waits while stores are opened, so that none is refused where they are there."""
 
 
 class Segment(Convertor[str]):
@@ -58,19 +54,12 @@ register_url_convertor("segment", Segment())
 class HectorApp:
     """Takes requests from the first moment on, and serves them once it has been given a runtime."""
 
-    def __init__(
-        self, server: ServerSection, patience: Patience, *, loopback: bool, hold: float = _HOLD
-    ) -> None:
+    def __init__(self, server: ServerSection, entrance: Entrance, *, loopback: bool) -> None:
         """`loopback`: every address that the server listens on is this machine's own."""
-        self.stopping = False
-        """Nothing new is taken any more."""
         self._server = server
-        self._patience, self._hold = patience, hold
+        self._entrance = entrance
         self._stores: StoreCheck | None = None
         """None as long as they are being opened."""
-        self._decided = asyncio.Event()
-        """It is open, or will never be."""
-        self._tokens = BearerTokens(server.auth.tokens, loopback=loopback)
         self._origins = Origins(server.host, server.base_url, loopback=loopback)
         self._routes = [
             Route("/health", self._health, methods=["GET"]),
@@ -81,7 +70,7 @@ class HectorApp:
     def open(self, runtime: Runtime) -> None:
         """Serve its agents from now on."""
         operations = Operations(runtime)
-        cards = Cards(self._server.base_url, signs_in=self._tokens.required)
+        cards = Cards(self._server.base_url, signs_in=self._entrance.tokens.required)
         rest = Rest(operations, body_limit=self._server.limits.body)
         rpc = JsonRpc(operations, body_limit=self._server.limits.body)
         browse = Browse(runtime, cards)
@@ -103,12 +92,7 @@ class HectorApp:
         ]
         self._router = Router(self._routes, redirect_slashes=False)
         self._stores = StoreCheck(runtime)
-        self._decided.set()
-
-    def stop(self) -> None:
-        """Take nothing new any more."""
-        self.stopping = True
-        self._decided.set()
+        self._entrance.open(operations, runtime)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "uvicorn is told to send nothing else"
@@ -134,31 +118,15 @@ class HectorApp:
         exchange.rpc = scope["method"] == "POST" and bool(_RPC_PATH.fullmatch(path))
         self._origins.check(exchange.headers.get(b"host"), exchange.headers.get(b"origin"))
         if path not in _PROBES:
-            self._check_stopping()
+            self._entrance.check_stopping()
             if not path.endswith(_CARD):  # a card tells how to sign in, so it needs no token
-                exchange.caller = self._tokens.caller(exchange.headers.get(b"authorization"))
+                exchange.caller = self._entrance.caller(exchange.headers.get(b"authorization"))
             if not exchange.rpc:  # which tells the id of the call with each fault
                 exchange.read_version()
-            if self._stores is None:
-                await self._until_open()
+            if not self._entrance.is_open:
+                await self._entrance.operations()
         routed = {**scope, "path": path, "root_path": "", "app": self, "hector.exchange": exchange}
         await self._router(routed, receive, send)
-
-    def _check_stopping(self) -> None:
-        if self.stopping:
-            raise StoreUnavailableError("this server is stopping; send the request again")
-
-    async def _until_open(self) -> None:
-        if not self._patience.failing:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._hold):
-                    await self._decided.wait()
-        self._check_stopping()
-        if self._stores is None:
-            raise StoreUnavailableError(
-                "this server is starting and waits for a session store (GET /ready tells more);"
-                " send the request again"
-            )
 
     def _failed(self, scope: Scope, exchange: Exchange, error: Exception) -> Response:
         if isinstance(error, HTTPException):
@@ -189,16 +157,16 @@ class HectorApp:
         return json_response({"status": "ready"})
 
     async def _problems(self) -> Sequence[str]:
-        if self.stopping:
+        if self._entrance.stopping:
             return ["the server is stopping"]
         if self._stores is None:
-            return self._patience.problems or ["the server is starting"]
+            return self._entrance.waits_for
         return await self._stores.problems()
 
 
 def build_app(runtime: Runtime, server: ServerSection, *, loopback: bool) -> HectorApp:
     """The application, open."""
-    app = HectorApp(server, Patience(), loopback=loopback)
+    app = HectorApp(server, Entrance(server, Patience(), loopback=loopback), loopback=loopback)
     app.open(runtime)
     return app
 

@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from hector.domain.errors import ConfigError, HectorError, Problem
@@ -37,16 +37,37 @@ async def listen(host: str, port: int, *, patience: float) -> list[socket.socket
             if error.errno != errno.EADDRINUSE:
                 raise _cannot("server.host", f"cannot listen on {host} port {port}: {_why(error)}") from error
             if loop.time() >= deadline:
-                raise _cannot(
-                    "server.port",
-                    f"port {port} on {host} is in use by another program; stop that, or choose another with"
-                    " --port (HTTP is served on the port after it)",
-                ) from None
+                raise port_taken(host, port) from None
         if not waits:
             logger.warning("port %d is in use; waiting up to %g s for it", port, patience)
             waits = True
         # Nothing tells when a port gets free.
         await asyncio.sleep(_PORT_POLL)
+
+
+async def free_port(host: str, port: int, *, patience: float) -> int:
+    """The port, when nobody listens on it any more. Raises `ConfigError`."""
+    for each in await listen(host, port, patience=patience):
+        each.close()
+    return port
+
+
+def reserve(host: str, port: int) -> list[socket.socket]:
+    """Keep a port for processes that share it; nobody is connected to what is bound and does not listen.
+
+    0 for any. Raises `OSError`.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    return _bind(addresses, _reservation)
+
+
+def port_taken(host: str, port: int) -> ConfigError:
+    return _cannot(
+        "server.port",
+        f"port {port} on {host} is in use by another program; stop that, or choose another with --port"
+        " (gRPC is served there, and HTTP on the port after it)",
+    )
 
 
 async def unless(over: asyncio.Future[Any], work: Coroutine[Any, Any, T]) -> T | None:
@@ -63,9 +84,14 @@ async def unless(over: asyncio.Future[Any], work: Coroutine[Any, Any, T]) -> T |
 
 
 def url_of(host: str, port: int) -> str:
-    """Where a listener on this host can be reached from this machine."""
+    """Where an HTTP listener on this host can be reached from this machine."""
+    return f"http://{address_of(host, port)}"
+
+
+def address_of(host: str, port: int) -> str:
+    """As `url_of`, for any listener."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def port_of(sockets: Sequence[socket.socket]) -> int:
@@ -77,14 +103,17 @@ def only_loopback(sockets: Sequence[socket.socket]) -> bool:
     return all(ipaddress.ip_address(each.getsockname()[0]).is_loopback for each in sockets)
 
 
-def _bind(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> list[socket.socket]:
+def _bind(
+    addresses: Sequence[tuple[int, tuple[object, ...]]],
+    make: Callable[[int, tuple[object, ...]], socket.socket] | None = None,
+) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         for family, (host, port, *rest) in addresses:
             # Any free port is chosen by the first, and the others take the same.
             chosen = sockets[0].getsockname()[1] if sockets else port
             try:
-                sockets.append(_listener(family, (host, chosen, *rest)))
+                sockets.append((make or _listener)(family, (host, chosen, *rest)))
             except OSError as error:
                 # A name like localhost may stand for an address that this machine has not got.
                 if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT} or len(addresses) == 1:
@@ -107,6 +136,19 @@ def _why(error: OSError) -> str:
 
 def _listener(family: int, address: tuple[object, ...]) -> socket.socket:
     return socket.create_server(address, family=family, backlog=BACKLOG)
+
+
+def _reservation(family: int, address: tuple[object, ...]) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind(address)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def _cannot(path: str, text: str) -> ConfigError:

@@ -1,0 +1,161 @@
+"""Both of A2A's gRPC services over the methods that JSON-RPC calls, too."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc
+from a2a.compat.v0_3 import a2a_v0_3_pb2
+from a2a.types import a2a_pb2
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from hector.domain.errors import InvalidError
+from hector.domain.messages import JsonValue
+from hector.server.a2a.dialect import Dialect, named_version
+from hector.server.a2a.fields import Fields
+from hector.server.a2a.methods import STREAMING, UNARY, Asked, Streaming, Unary
+from hector.server.a2a.operations import LastEvent
+from hector.server.entrance import Entrance
+from hector.server.grpc.failures import fail
+from hector.server.grpc.protobuf import from_json, to_json
+from hector.server.statuses import VersionNotSupportedError
+
+logger = logging.getLogger(__name__)
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Handle: TypeAlias = Callable[[Message, _Context], Awaitable[Any]]
+
+STALLED = 30.0
+"""Seconds for which a client may take nothing of what it is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    dialect: Dialect
+    descriptor: ServiceDescriptor
+    names: Mapping[str, str]
+    """Of the methods that A2A 1.0 calls otherwise."""
+
+
+_SERVICES = (
+    _Service(Dialect.V1, a2a_pb2.DESCRIPTOR.services_by_name["A2AService"], {}),
+    _Service(
+        Dialect.V03_PROTO,
+        a2a_v0_3_pb2.DESCRIPTOR.services_by_name["A2AService"],
+        {"TaskSubscription": "SubscribeToTask"},
+    ),
+)
+
+
+def handlers(entrance: Entrance, *, stalled: float = STALLED) -> Iterator["grpc.GenericRpcHandler[Any, Any]"]:
+    """For `grpc.aio.Server.add_generic_rpc_handlers`."""
+    for service in _SERVICES:
+        caller = _Door(entrance, service)
+        methods = {}
+        for method in service.descriptor.methods:
+            name = service.names.get(method.name, method.name)
+            if unary := UNARY.get(name):
+                handle, make = _unary(caller, method, unary), grpc.unary_unary_rpc_method_handler
+            elif streaming := STREAMING.get(name):
+                handle = _streaming(caller, method, streaming, stalled)
+                make = grpc.unary_stream_rpc_method_handler
+            else:
+                continue
+            methods[method.name] = make(
+                handle,
+                request_deserializer=GetMessageClass(method.input_type).FromString,
+                response_serializer=_written,
+            )
+        yield grpc.method_handlers_generic_handler(service.descriptor.full_name, methods)
+
+
+def _written(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _unary(door: "_Door", method: MethodDescriptor, run: Unary) -> _Handle:
+    made = GetMessageClass(method.output_type)
+
+    async def handle(request: Message, context: _Context) -> Message:
+        try:
+            return from_json(await run(await door.asked(request, context)), made)
+        except Exception as error:  # noqa: BLE001 - the last stop: whatever went wrong, the caller gets a status
+            await fail(context, error)
+
+    return handle
+
+
+def _streaming(door: "_Door", method: MethodDescriptor, run: Streaming, stalled: float) -> _Handle:
+    made = GetMessageClass(method.output_type)
+
+    async def handle(request: Message, context: _Context) -> None:
+        try:
+            async with aclosing(await run(await door.asked(request, context))) as events:
+                async for _, event in events:
+                    async with asyncio.timeout(stalled):
+                        await context.write(from_json(event, made))
+        except TimeoutError:
+            # Its place is kept: it may subscribe again.
+            logger.info("a client that stopped reading its stream is dropped")
+            await context.abort(grpc.StatusCode.CANCELLED, "the stream was not read; subscribe to its task")
+        except Exception as error:  # noqa: BLE001 - the last stop: whatever went wrong, the caller gets a status
+            await fail(context, error)
+
+    return handle
+
+
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """From a call as it comes to what a method is asked."""
+
+    entrance: Entrance
+    service: _Service
+
+    async def asked(self, request: Message, context: _Context) -> Asked:
+        self.entrance.check_stopping()
+        metadata = {
+            name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)
+        }
+        authorization = metadata.get("authorization")
+        caller = self.entrance.caller(authorization.encode() if authorization else None)
+        version = metadata.get("a2a-version")
+        if named_version(version) not in (None, self.service.dialect):
+            raise VersionNotSupportedError(f"{version} in a call of {self.service.descriptor.full_name}")
+        operations = await self.entrance.operations()
+        params = _params(to_json(request))
+        last = metadata.get("last-event-id")
+        return Asked(
+            operations,
+            self._agent(params, metadata),
+            caller.user_id,
+            self.service.dialect,
+            Fields(params, ""),
+            LastEvent.parse(last) if last else None,
+            metadata.get("idempotency-key"),
+        )
+
+    def _agent(self, params: Mapping[str, JsonValue], metadata: Mapping[str, str]) -> str:
+        named = params.get("tenant") or metadata.get("agent-name") or self.entrance.default_agent
+        if isinstance(named, str):
+            return named
+        raise InvalidError(
+            "tenant",
+            f"is missing; wanted the name of an agent, here or in the metadata agent-name"
+            f" (known: {', '.join(sorted(self.entrance.agents))})",
+        )
+
+
+def _params(request: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """A2A 0.3 names tasks as resources: `tasks/ID`."""
+    name = request.get("name")
+    if not isinstance(name, str):
+        return request
+    kind, _, task_id = name.partition("/")
+    if kind != "tasks" or not task_id or "/" in task_id:
+        raise InvalidError("name", "wanted tasks/ID, with the id of a task")
+    return {**request, "id": task_id}
