@@ -16,6 +16,7 @@ from hector.llm.scripted import ScriptedModel
 from hector.runtime.patience import Patience
 from hector.server.http.listening import listen
 from hector.server.http.responses import EventStream
+from hector.server.http.sharing import Counts, Share, SharedAccepting
 from hector.server.serve import Ports, Server, serve
 from tests.server.site import open_scripted, said
 
@@ -26,10 +27,13 @@ Start: TypeAlias = Callable[..., Awaitable[tuple[Server, ScriptedModel]]]
 async def start() -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
-        async def start(**settings: Any) -> tuple[Server, ScriptedModel]:
+        async def start(
+            *, shared: SharedAccepting | None = None, **settings: Any
+        ) -> tuple[Server, ScriptedModel]:
             runtime, model = await open_scripted()
             section = ServerSection(port=0, **settings)
-            server = Server(section, Ports(await listen(section.host, 0, patience=0), 0), Patience())
+            sockets = await listen(section.host, 0, patience=0)
+            server = Server(section, Ports(sockets, 0, shared), Patience())
             await server.start()
             await server.open(runtime)
             stack.push_async_callback(server.stop)
@@ -118,12 +122,15 @@ async def test_a_reader_that_stands_still_holds_nobody_up(start: Start) -> None:
         assert answer.text.count("data: ") == 303
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_a_reader_that_stands_still_is_dropped_and_the_turn_goes_on(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    quick = {"numeric": False, "keep_alive": 0.01, "stalled": 0.05}
+    quick = {"broken": None, "keep_alive": 0.01, "stalled": 0.05}
     monkeypatch.setattr(EventStream.__init__, "__kwdefaults__", quick)
-    server, model = await start()
+    counts = Counts(Counts.new_file(workers), workers)
+    shared = SharedAccepting(Share(counts, 0), at_once=True) if workers > 1 else None
+    server, model = await start(shared=shared)
     gate = model.gate("g")
     async with connect(server) as (_, stuck):
         stuck.write(post("message:stream", "stream 300 " + "x y " * 1_500_000 + "\nwait g\nsay end", "stuck"))

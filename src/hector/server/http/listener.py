@@ -7,7 +7,6 @@ from collections.abc import Generator
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hector.server.http.app import HectorApp
 from hector.server.http.connection import Connection
@@ -98,7 +97,7 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-class _Counted(HttpToolsProtocol):
+class _Counted(Connection):
     def __init__(self, share: Share, *args: Any) -> None:
         super().__init__(*args)
         self._share = share
