@@ -5,7 +5,7 @@ import pytest
 from hector.domain.errors import LeaseLostError
 from hector.domain.messages import ModelMessage, ToolCall, ToolMessage, ToolResult
 from hector.domain.replicas import OpenTurn
-from hector.domain.turns import Begun, NewMessage, Reason, Recovery, Repeated, TurnState
+from hector.domain.turns import Begun, Joined, NewMessage, Reason, Recovery, Repeated, TurnState
 from hector.storage.store import SqlSessionStore
 from tests.contract.actor import (
     COMPLETED,
@@ -228,6 +228,27 @@ async def test_a_leaked_turn_is_run_on_by_its_own_replica(store: SqlSessionStore
     again = (await store.take(KEY, one.id, WINDOW, RESUME, begun.lease.turn_id)).begun
     assert again
     assert (again.lease.turn_id, again.lease.attempt) == (begun.lease.turn_id, 2)
+    await one.answer(again)
+
+
+async def test_nobody_takes_what_another_runs_for_leaked(
+    store: SqlSessionStore, one: Actor, two: Actor
+) -> None:
+    begun = await one.begin("hello")
+    assert (await store.take(KEY, two.id, WINDOW, RESUME, begun.lease.turn_id)).begun is None
+    await one.answer(begun)
+
+
+async def test_an_arrival_whose_turn_was_taken_over_does_not_begin_it_again(
+    store: SqlSessionStore, one: Actor
+) -> None:
+    arrival = one.arrival("hello")
+    begun = await store.accept(arrival, WINDOW)
+    assert isinstance(begun, Begun)
+    assert isinstance(await store.accept(arrival, WINDOW), Begun), "its commit may have got no answer"
+    again = (await store.take(KEY, one.id, WINDOW, RESUME, begun.lease.turn_id)).begun
+    assert again
+    assert isinstance(await store.accept(arrival, WINDOW), Joined)
     await one.answer(again)
 
 

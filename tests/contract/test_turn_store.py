@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy import column, delete
@@ -220,6 +221,28 @@ async def test_a_full_queue_refuses(store: SqlSessionStore, one: Actor) -> None:
         await one.send(max_waiting=3)
     assert full.value.waiting == 3
     assert await dump(store) == before
+
+
+@pytest.mark.parametrize("limit", [{"on_busy": "reject"}, {"max_waiting": 1}])
+async def test_nobody_is_refused_for_what_the_dead_left(
+    store: SqlSessionStore, one: Actor, two: Actor, limit: dict[str, Any]
+) -> None:
+    running = await one.begin("first")
+    await one.wait("second")
+    await one.die()
+    queued = await two.wait("third", **limit)
+    assert queued.ahead == 2
+    again = await two.must_take()
+    assert again.lease.turn_id == running.lease.turn_id
+    with pytest.raises((BusyError, QueueFullError)):
+        await two.send("fourth", **limit)
+    await two.answer(again)
+    # What waits first is the dead one's.
+    assert (await two.wait("fourth", **limit)).ahead == 2
+    for text in ("second", "third", "fourth"):
+        begun = await two.must_take()
+        assert texts(begun.own) == [text]
+        await two.answer(begun)
 
 
 async def test_other_sessions_do_not_wait(store: SqlSessionStore, one: Actor) -> None:

@@ -5,11 +5,11 @@ import logging
 
 import pytest
 
-from hector.domain.errors import StoreUnavailableError
+from hector.domain.errors import OutcomeUnknownError, StoreUnavailableError
 from hector.domain.ids import new_turn_id
 from hector.domain.memory import TailLimit
 from hector.domain.messages import Text, UserMessage
-from hector.domain.turns import Arrival, Reason, Recovery, TurnSettings, TurnState
+from hector.domain.turns import Accepted, Arrival, Reason, Recovery, TurnSettings, TurnState
 from hector.tools.function import FunctionTool
 from tests.backends import BACKENDS, Backend
 from tests.runtime.conftest import KEY, StartNode
@@ -308,6 +308,32 @@ async def test_a_turn_that_was_begun_here_and_is_run_by_nobody_blocks_no_session
     turn = await node.ended(leaked.turn_id)
     assert (turn.state, turn.attempt) == (TurnState.COMPLETED, 2)
     assert (await waiting.result()).reply == "next"
+
+
+async def test_what_is_still_being_accepted_is_not_run_by_nobody(start: StartNode) -> None:
+    calls = []
+
+    async def charge() -> str:
+        """Once."""
+        calls.append("charged")
+        return "done"
+
+    settings = TurnSettings(recovery=Recovery("resume", 3))
+    node = await start(settings=settings, tools={"charge": FunctionTool(charge)})
+    accept, replica = node.store.accept, node.opened.replica
+
+    async def without_an_answer(arrival: Arrival, limit: TailLimit) -> Accepted:
+        node.store.accept = accept  # type: ignore[method-assign]
+        await accept(arrival, limit)
+        for _ in range(2):
+            await replica._check_own_turns()
+        await asyncio.gather(*(queue.task for queue in node.opened.runner._queues.values()))
+        raise OutcomeUnknownError("no answer to the commit")
+
+    node.store.accept = without_an_answer  # type: ignore[method-assign]
+    turn = await node.ask("call charge\nsay end")
+    assert (turn.state, turn.attempt, turn.reply) == (TurnState.COMPLETED, 1, "end")
+    assert calls == ["charged"]
 
 
 async def test_a_turn_that_runs_elsewhere_is_canceled_here_and_stops_there(start: StartNode) -> None:

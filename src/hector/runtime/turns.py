@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol, assert_never
 
 from hector.domain.agents import Agent
@@ -86,6 +87,8 @@ class TurnRunner:
         """Of turns that run elsewhere, as far as this process knows."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._accepting: set[asyncio.Task[Any]] = set()
+        self._arriving: Counter[str] = Counter()
+        """Turns that those are about to begin: the store may know that before we do."""
         self.closing = False
         """No turn begins any more."""
 
@@ -119,7 +122,8 @@ class TurnRunner:
         # A task of its own: what was accepted must run, also if the caller is cancelled in the middle of it.
         accepting = self._spawn(self._submit(agent, arrival, stream=stream))
         self._accepting.add(accepting)
-        accepting.add_done_callback(self._accepted)
+        self._arriving[resumes or arrival.turn_id] += 1
+        accepting.add_done_callback(partial(self._accepted, resumes or arrival.turn_id))
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 return await asyncio.shield(accepting)
@@ -131,8 +135,9 @@ class TurnRunner:
                 raise _silent() from None
             raise
 
-    def _accepted(self, accepting: asyncio.Task[Any]) -> None:
+    def _accepted(self, turn_id: str, accepting: asyncio.Task[Any]) -> None:
         self._accepting.discard(accepting)
+        self._arriving -= Counter([turn_id])
         if not accepting.cancelled():
             accepting.exception()  # it is the caller's, who may have left
 
@@ -175,8 +180,9 @@ class TurnRunner:
         return {local.turn_id for local in self._locals if local.task}
 
     def known(self) -> set[str]:
-        """What runs or waits here; not what is only followed to its end elsewhere."""
-        return {local.turn_id for local in self._locals if local.stop_reason != _LOST}
+        """What runs, waits or arrives here; not what is only followed to its end elsewhere."""
+        ours = {local.turn_id for local in self._locals if local.stop_reason != _LOST}
+        return ours | self._arriving.keys()
 
     def cares_for(self, key: SessionKey) -> bool:
         """Somebody in this process waits for a turn of the session, or listens to one."""
@@ -455,6 +461,8 @@ class TurnRunner:
         agent = self._agents(key.agent_id)
         if agent is None:
             return None
+        if leaked in self.known():  # it was not known a moment ago
+            leaked = None
         taken = await self._store.take(key, self.replica_id, agent.memory.limit, agent.turns.recovery, leaked)
         if taken.ended:
             logger.warning("turn %s, which nobody ran any more, is ended", taken.ended)

@@ -43,7 +43,8 @@ def take(
         return before
     ended = row.lease_turn_id
     if ended is not None:
-        if ended != leaked and (yield from is_alive(row.lease_owner)):
+        is_leaked = ended == leaked and row.lease_owner == replica_id
+        if not is_leaked and (yield from is_alive(row.lease_owner)):
             return Taken()
         names_of_turn = names | {"turn": ended, "replica": replica_id}
         taken_over = yield from _take_over(key, names_of_turn, row, limit, recovery)
@@ -51,6 +52,14 @@ def take(
             return Taken(taken_over)
         row = yield from locked(names)
     return Taken((yield from _take_waiting(key, row, replica_id, limit)), ended)
+
+
+def is_attended(key: SessionKey, row: SessionRow) -> Operation[bool]:
+    """Somebody lives who goes on with the session: who runs its turn, or took what waits first."""
+    if row.lease_turn_id is not None:
+        return (yield from is_alive(row.lease_owner))
+    found = yield from fetch(sql.FIRST_WAITING, key_parameters(key))
+    return bool(found) and (yield from is_alive(_Waiting(*found[0]).replica_id))
 
 
 def _take_over(

@@ -1,11 +1,14 @@
 """The operation that takes a message: accept."""
 
 import secrets
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, assert_never
 
 from hector.domain.admission import (
     Claim,
     Continue,
+    Decision,
     EarlierFacts,
     Join,
     Resume,
@@ -14,7 +17,7 @@ from hector.domain.admission import (
     Start,
     admit,
 )
-from hector.domain.errors import NotPausedError
+from hector.domain.errors import BusyError, NotPausedError, QueueFullError
 from hector.domain.ids import SessionKey
 from hector.domain.memory import TailLimit
 from hector.domain.messages import UserMessage
@@ -51,6 +54,7 @@ from hector.storage.rows import (
     lock,
     mark,
 )
+from hector.storage.taking import is_attended
 
 
 class _Earlier(NamedTuple):
@@ -82,12 +86,7 @@ def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
     names = key_parameters(key)
     row, earlier = yield from together(lock(names), _find_earlier(names, arrival.message_id))
     named = (yield from _named(arrival)) if arrival.resumes else None
-    decision = admit(
-        SessionFacts(row.lease_turn_id, row.waiting) if row else SessionFacts(None, 0),
-        _facts(earlier, arrival.message) if earlier else None,
-        TurnState(named.state) if named else None,
-        Claim(arrival.message_id, arrival.turn_id, arrival.resumes, arrival.on_busy, arrival.max_waiting),
-    )
+    decision = yield from _admit(arrival, row, earlier, named)
     match decision:
         case Start(retry, supersedes, waits):
             if supersedes:
@@ -112,6 +111,27 @@ def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
             return Repeated((yield from _as_it_stood(key, earlier)))
         case _:
             assert_never(decision)
+
+
+def _admit(
+    arrival: Arrival, row: SessionRow | None, earlier: _Earlier | None, named: TurnRow | None
+) -> Operation[Decision]:
+    claim = Claim(arrival.message_id, arrival.turn_id, arrival.resumes, arrival.on_busy, arrival.max_waiting)
+    decide = partial(
+        admit,
+        SessionFacts(row.lease_turn_id, row.waiting) if row else SessionFacts(None, 0),
+        _facts(earlier, arrival.message) if earlier else None,
+        TurnState(named.state) if named else None,
+    )
+    try:
+        return decide(claim)
+    except (BusyError, QueueFullError):
+        assert row, "a session that is not there is free"
+        if (yield from is_attended(arrival.key, row)):
+            raise
+        # Whom it would wait for is dead, and perhaps nobody but the caller is there to go on: it waits,
+        # for that is what makes its process see to the rest.
+        return decide(replace(claim, on_busy="wait", max_waiting=row.waiting + 1))
 
 
 # --- what came earlier
@@ -161,11 +181,18 @@ def _continue(arrival: Arrival, row: SessionRow, earlier: _Earlier, limit: TailL
         (row.lease_owner, row.lease_turn_id) == (arrival.replica_id, earlier.turn_id)
         and earlier.seq == row.last_seq
         and earlier.ticket is None
+        and (yield from _is_its_first_run(arrival.key, earlier.turn_id))
     ):
         return (yield from begun(arrival.key, earlier.turn_id, row, limit))
     if earlier.state == TurnState.WORKING and earlier.run_state is None:
         return Joined((yield from must_read_turn(arrival.key, earlier.turn_id)))
     return Repeated((yield from _as_it_stood(arrival.key, earlier)))
+
+
+def _is_its_first_run(key: SessionKey, turn_id: str) -> Operation[bool]:
+    """Otherwise it was taken over since, and runs."""
+    turn = yield from turn_row(key.agent_id, key.user_id, turn_id)
+    return turn is not None and turn.attempt == 1 + len(turn.past_runs)
 
 
 def _as_it_stood(key: SessionKey, earlier: _Earlier) -> Operation[Turn]:
