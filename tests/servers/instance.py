@@ -10,6 +10,8 @@ from typing import ClassVar, assert_never
 from tests.servers.certificates import Certificates, ServerFiles
 from tests.servers.options import Options
 from tests.servers.process import (
+    ANYWHERE,
+    LISTEN_ON,
     ServerProcess,
     StartError,
     choose_account,
@@ -42,6 +44,10 @@ class Instance(ABC):
     @property
     @abstractmethod
     def socket(self) -> Path: ...
+
+    @property
+    def listen_on(self) -> tuple[str, ...]:
+        return ANYWHERE if self.options.anywhere else LISTEN_ON
 
     @property
     def process(self) -> ServerProcess:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from tests.servers.instance import Instance, as_options
 from tests.servers.options import ADMIN, CERT_USER
-from tests.servers.process import LISTEN_ON, ServerProcess, find_program, run_to_end
+from tests.servers.process import ServerProcess, find_program, run_to_end
 
 _PACKAGES = "mariadb-server-core mariadb-client"
 
@@ -39,7 +39,7 @@ class MariaDbInstance(Instance):
         settings: dict[str, object] = {
             "datadir": self.folder / "data",
             "init-file": self.folder / "init.sql",
-            "bind-address": ",".join(LISTEN_ON),
+            "bind-address": ",".join(self.listen_on),
             "port": self.port,
             "socket": self.socket,
             "pid-file": self.folder / "pid",

@@ -18,3 +18,5 @@ class Options:
     """The durability that the server has by default. Otherwise what it has written outlives its own death,
     but not the machine's."""
     max_connections: int = 200
+    anywhere: bool = False
+    """It listens on all addresses of its network, for one that is a network of the tests' own."""

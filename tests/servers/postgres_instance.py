@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from tests.servers.instance import Instance, as_options
 from tests.servers.options import ADMIN, CERT_USER
-from tests.servers.process import LISTEN_ON, ServerProcess, find_program, run_to_end
+from tests.servers.process import ServerProcess, find_program, run_to_end
 
 # The first line that fits decides. All sign in with passwords but one, and some in certain ways only.
 _HBA = f"""
@@ -65,7 +65,7 @@ class PostgresInstance(Instance):
 
     async def _start(self) -> ServerProcess:
         settings = {
-            "listen_addresses": ",".join(LISTEN_ON),
+            "listen_addresses": ",".join(self.listen_on),
             "port": self.port,
             "unix_socket_directories": self.folder,
             "hba_file": self.folder / "pg_hba.conf",

@@ -17,6 +17,7 @@ from pathlib import Path
 HOST = "127.0.0.1"
 # On Linux the whole net is there. The second is a host that the server's certificate does not name.
 LISTEN_ON = (HOST, "127.0.0.2") if sys.platform == "linux" else (HOST,)
+ANYWHERE = ("0.0.0.0",)
 _READY_WITHIN = 40.0
 """Seconds, on a machine that is busy with other tests; it is no measure."""
 
