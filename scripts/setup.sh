@@ -45,8 +45,8 @@ has_engine_libraries() {
     "$python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1"); ctypes.CDLL("libstdc++.so.6")' 2>/dev/null
 }
 
-# The database servers that the tests start for themselves, and what the documented commands take, as the packages
-# that are lacking.
+# The database servers that the tests start for themselves, what the documented commands take, and what networks are
+# made with, as the packages that are lacking.
 missing_servers() {
   local PATH=$PATH:/usr/sbin
   # Debian keeps PostgreSQL's programs out of the path. MariaDB's packages with -core have no daemon to start.
@@ -55,6 +55,8 @@ missing_servers() {
   { command -v my_print_defaults && command -v mysqladmin; } >/dev/null || echo mariadb-client
   command -v pgbouncer >/dev/null || echo pgbouncer
   command -v jq >/dev/null || echo jq
+  # Machines of their own for the tests are made of Linux's network namespaces.
+  [[ $(uname -s) != Linux ]] || command -v ip >/dev/null || echo iproute2
 }
 
 # All at once and before anything is fetched, so that who must type a command types one.
