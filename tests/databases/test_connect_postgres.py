@@ -64,6 +64,24 @@ async def test_a_link_has_our_settings(worker_postgres_db: Database) -> None:
         assert names == {"application_name": "hector", "client_encoding": "UTF8", "timezone": "UTC"}
 
 
+async def test_the_server_does_not_keep_the_connections_of_a_silent_machine(
+    worker_postgres_db: Database,
+) -> None:
+    limits = {
+        "tcp_keepalives_idle": "30",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "30000",
+    }
+    async with linked(worker_postgres_db.settings()) as link:
+        assert await shown(link, *limits) == limits
+    async with linked(worker_postgres_db.settings(options={"tcp_keepalives_idle": "60"})) as link:
+        assert await shown(link, "tcp_keepalives_idle") == {"tcp_keepalives_idle": "60"}
+    # The system ends those of a Unix socket.
+    async with linked(worker_postgres_db.settings(host=str(worker_postgres_db.socket))) as link:
+        assert await shown(link, "tcp_keepalives_idle") == {"tcp_keepalives_idle": "0"}
+
+
 async def test_settings_that_are_not_the_statements_can_be_had(worker_postgres_db: Database) -> None:
     settings = worker_postgres_db.settings(options={"Work_Mem": "1MB"})
     assert session_settings(settings) == {

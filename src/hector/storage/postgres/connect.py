@@ -43,6 +43,15 @@ _PLANS = {
     # To a server that was told last that a table is empty, a scan is the best plan.
     "enable_seqscan": "off",
 }
+# For the server, what `notice_silence` does for us. A machine that lost its power or its network says
+# nothing: its connections, up to `max_conns`, would otherwise count for two hours.
+_NOTICE_SILENCE = {
+    # In seconds, but the last.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 _FACTS = """
 SELECT pg_catalog.pg_backend_pid() AS pid,
@@ -50,7 +59,9 @@ SELECT pg_catalog.pg_backend_pid() AS pid,
     pg_catalog.current_setting('server_version_num')::integer AS number,
     pg_catalog.pg_is_in_recovery() AS standby,
     pg_catalog.current_setting('transaction_read_only') = 'on' AS read_only,
-    pg_catalog.current_setting('synchronous_commit') AS synchronous_commit
+    pg_catalog.current_setting('synchronous_commit') AS synchronous_commit,
+    pg_catalog.current_setting('tcp_keepalives_idle', true) IS NOT NULL
+        AND pg_catalog.current_setting('tcp_user_timeout', true) IS NOT NULL AS notices_silence
 """
 
 
@@ -165,6 +176,8 @@ async def _set_up(
         wanted = {"synchronous_commit": _durable(facts["synchronous_commit"]), **wanted}
         # A pooler gives its clients numbers of its own, by which it knows what they want to cancel.
         if facts["pid"] == connection.get_server_pid():
+            if facts["notices_silence"]:  # not everything that speaks PostgreSQL's language can
+                wanted = {**_NOTICE_SILENCE, **wanted}
             await connection.execute(_set_all(wanted, local=False))
             return PostgresLink(connection, pooled=False, local_settings_sql="")
         local = _set_all(wanted, local=True)
