@@ -86,6 +86,10 @@ class Tables:
         ((number,),) = await self.db.run(held, admin=True)
         return bool(number)
 
+    async def until_told(self) -> None:
+        """What a turn tells has been stored, for the first time."""
+        await _until(lambda: self.db.run("SELECT turn_id FROM turn_events"))
+
     async def until_blocked(self, address: str) -> None:
         """A statement of the machine waits for a row that another transaction holds."""
         if self.db.driver == "postgres":

@@ -109,6 +109,8 @@ async def test_a_machine_that_dies_while_it_is_cut_off_holds_nothing_up(site: Si
 async def test_a_machine_that_dies_in_a_transaction_holds_nothing_up(site: Site) -> None:
     """The database goes on with the statement that it has, and locks the session for one who is gone."""
     await begin_in_vain(site)
+    # Or that would be what is blocked, in place of the turn's end.
+    await site.tables.until_told()
     async with site.tables.db.connected() as execute:
         await execute("BEGIN")
         await execute("SELECT id FROM sessions WHERE id = 's' FOR UPDATE")
