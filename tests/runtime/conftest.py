@@ -77,6 +77,11 @@ class Node:
             ):
                 return  # otherwise it has just beaten
 
+    async def beats(self) -> None:
+        """Once, and looks at once at what it has and what others left."""
+        await self.opened.replica._beat()
+        await self.opened.replica._look()
+
     async def ended(self, turn_id: str) -> Turn:
         """The turn when it has ended, whoever ran it."""
         while True:
@@ -89,9 +94,7 @@ class Node:
         """As SIGKILL does: nothing is written any more, and the lock is freed."""
         self.crashed = True
         runner, replica = self.opened.runner, self.opened.replica
-        assert replica._task
-        replica._task.cancel()
-        for task in list(runner._tasks):
+        for task in [*replica._tasks, *runner._tasks]:
             task.cancel()
         runner._locals._by_session.clear()
         if files := self.store._files:
@@ -124,10 +127,14 @@ async def start(backend: Backend) -> AsyncIterator[StartNode]:
             ttl: float = 15.0,
             opened: Sequence[str] = (),
             hands_over: bool = True,
+            crashes: bool = True,
         ) -> Node:
-            """`opened` are gates of its model. `hands_over`: it is a server, and no `hector call`."""
+            """`opened` are gates of its model. `hands_over`: it is a server, and no `hector call`.
+
+            `crashes`: it may, and is then to be missed soon.
+            """
             store = await backend.open()
-            if backend.server:
+            if backend.server and crashes:
                 ttl = min(ttl, _SHORT_TTL)
             model = scripted_model("obey")
             for gate in opened:

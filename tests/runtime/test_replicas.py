@@ -179,7 +179,7 @@ async def test_who_listens_to_a_turn_of_a_crashed_replica_gets_its_end(
 
 
 async def test_a_replica_taken_for_dead_writes_nothing_more_and_starts_anew(start: StartNode) -> None:
-    one, two = await start(ttl=0.3), await start(ttl=0.3, opened=["g"])
+    one, two = await start(), await start(opened=["g"])
     handle = await one.send("wait g\nsay 0")
     gate = one.model.gate("g")
     await gate.reached.wait()
@@ -191,7 +191,7 @@ async def test_a_replica_taken_for_dead_writes_nothing_more_and_starts_anew(star
     gate.opened.set()
     turn = await handle.result()
     assert (turn.state, turn.attempt, turn.reply) == (TurnState.COMPLETED, 2, "0"), "as it was taken over"
-    await one.opened.replica._beat()
+    await one.beats()
     assert one.opened.runner.replica_id != old_id
     assert (await one.ask("say next")).reply == "next"
     texts = [getattr(stored.message, "text", None) for stored in await one.messages()]
@@ -302,9 +302,9 @@ async def test_a_turn_that_was_begun_here_and_is_run_by_nobody_blocks_no_session
     leaked = Arrival(KEY, UserMessage((Text("lost"),)), "m1", new_turn_id(), node.opened.runner.replica_id)
     await node.store.accept(leaked, TailLimit(10))
     waiting = await node.send("say next")
-    await node.opened.replica._beat()
+    await node.beats()
     assert (await node.runtime.turn("a", "u", leaked.turn_id)).state is TurnState.WORKING, "it may just begin"
-    await node.opened.replica._beat()
+    await node.beats()
     turn = await node.ended(leaked.turn_id)
     assert (turn.state, turn.attempt) == (TurnState.COMPLETED, 2)
     assert (await waiting.result()).reply == "next"
@@ -343,7 +343,7 @@ async def test_a_turn_that_runs_elsewhere_is_canceled_here_and_stops_there(start
     canceled = await two.runtime.cancel("a", "u", handle.turn_id)
     assert (canceled.state, canceled.reason) == (TurnState.CANCELED, Reason.CANCELED)
     assert (await two.ask("say next")).reply == "next", "its session is free at once"
-    await one.opened.replica._beat()
+    await one.beats()
     assert (await handle.result()).state is TurnState.CANCELED
     assert one.model.running == 0
 
@@ -357,8 +357,7 @@ async def test_a_turn_that_was_lost_and_is_run_by_nobody_goes_on_where_it_was_lo
     node.model.gate("g").opened.set()
     await node.model.gate("h").reached.wait()
     await node.buries(node)
-    await node.opened.replica._beat()
-    await node.opened.replica._clear_up()
+    await node.beats()
     while len(node.model.requests) < 3:  # noqa: ASYNC110  # nobody tells
         await asyncio.sleep(0.01)
     node.model.gate("h").opened.set()
@@ -383,8 +382,7 @@ async def test_a_turn_goes_on_here_while_its_lost_run_is_still_being_broken_off(
     handle = await node.send("call stubborn\nsay end")
     await called[0].wait()
     await node.buries(node)
-    await node.opened.replica._beat()
-    await node.opened.replica._clear_up()
+    await node.beats()
     await called[1].wait()
     let_go.set()
     turn = await handle.result()

@@ -1,12 +1,19 @@
 """Listening to turns that run, or wait, in other processes."""
 
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+
 from hector.domain.errors import OutcomeUnknownError, StorageError, StoreUnavailableError
-from hector.domain.events import EventStore
+from hector.domain.events import EventStore, Told
 from hector.domain.ids import SessionKey
 from hector.domain.turns import Reason, Turn, TurnState
 from hector.runtime.feed import TurnFeed
-from hector.runtime.wakes import Bell, Wakes
+from hector.runtime.wakes import Bell, Wakes, session_topic
 
+ANSWER_WITHIN = 30.0
+"""Seconds of the store's silence after which whoever waits is told so."""
 _POLL_FIRST, _POLL_LAST = 0.005, 0.25
 """Seconds between looks, doubled from the first to the last."""
 _POLL_STREAM = 0.05
@@ -15,12 +22,46 @@ _POLL_SIGNALED = 2.0
 """... where the database tells when there is something new."""
 
 
+class FollowedFeed(TurnFeed):
+    """Of a turn that runs, or waits, elsewhere. The store is asked for news only while somebody listens."""
+
+    def __init__(self, follow: Callable[["FollowedFeed"], asyncio.Task[None]]) -> None:
+        super().__init__()
+        self._follow = follow
+        self._following: asyncio.Task[None] | None = None
+        self._listeners = 0
+
+    async def result(self) -> Turn:
+        with self._listening():
+            return await super().result()
+
+    async def told(self) -> AsyncGenerator[Told, None]:
+        with self._listening():
+            async with aclosing(super().told()) as events:
+                async for told in events:
+                    yield told
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        self._listeners += 1
+        if not self.ended and (self._following is None or self._following.done()):
+            self._following = self._follow(self)
+        try:
+            yield
+        finally:
+            self._listeners -= 1
+            if not self._listeners and self._following:
+                self._following.cancel()
+                self._following = None
+
+
 async def follow(
     store: EventStore, wakes: Wakes, feed: TurnFeed, key: SessionKey, turn_id: str, message_id: str
 ) -> None:
     """Tell the feed what the turn tells, until the run of that message ends."""
     try:
-        with wakes.bell(turn_id) as bell:
+        # A session that is deleted tells of none of its turns.
+        with wakes.bell(turn_id, session_topic(key)) as bell:
             feed.end(await _to_the_end(store, wakes, bell, feed, key, turn_id, message_id))
     except StorageError as error:
         if not wakes.closed:
@@ -38,19 +79,26 @@ async def _to_the_end(
     message_id: str,
 ) -> Turn:
     pause = _POLL_FIRST
+    answered = time.monotonic()
     while not wakes.closed:
         bell.clear()
-        progress = await store.progress(key.agent_id, key.user_id, turn_id, feed.place)
-        if progress is None:
-            return deleted(key, turn_id)
-        turn = progress.turn
         before = feed.place
-        if not (turn and _still_waits(turn, message_id)):
-            feed.begin(progress.attempt)
-            for told in progress.events:
-                feed.relay(told)
-            if turn and (turn.state.terminal or turn.state.paused):
-                return turn
+        try:
+            progress = await store.progress(key.agent_id, key.user_id, turn_id, feed.place)
+        except StorageError:
+            if time.monotonic() - answered > ANSWER_WITHIN:
+                raise
+        else:
+            answered = time.monotonic()
+            if progress is None:
+                return deleted(key, turn_id)
+            turn = progress.turn
+            if not (turn and _still_waits(turn, message_id)):
+                feed.begin(progress.attempt)
+                for told in progress.events:
+                    feed.relay(told)
+                if turn and (turn.state.terminal or turn.state.paused):
+                    return turn
         if feed.place != before:
             pause = _POLL_STREAM
         rung = await bell.wait(pause)

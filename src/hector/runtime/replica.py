@@ -48,19 +48,26 @@ class Replica:
         self._look_at = math.inf
         """When, by the monotonic clock, somebody is to be found dead who has not beaten by then."""
         self._unknown: set[OpenTurn] = set()
-        """What the last beat found to be ours, and unknown here."""
-        self._task: asyncio.Task[None] | None = None
+        """What was ours after the last beat, and unknown here."""
+        self._beaten = False
+        """Since our own turns were looked at."""
+        self._bell: Bell | None = None
+        """Of the looks."""
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Register, and clear up at once: after a crash on one machine nobody waits for a time-out."""
         await self._register()
         await self._clear_up()
-        self._task = asyncio.create_task(self._beat_on())
+        # Who is alone does not look.
+        self._runner.wakes.tell(ORPHANS)
+        self._tasks = [asyncio.create_task(self._beat_on()), asyncio.create_task(self._look_on())]
 
     async def stop(self) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         try:
             async with asyncio.timeout(_SIGN_OFF):
                 await self._store.retire(self._runner.replica_id)
@@ -76,21 +83,13 @@ class Replica:
         self._runner.replica_id = replica_id
 
     async def _beat_on(self) -> None:
-        with self._runner.wakes.bell(ORPHANS) as bell:
-            await self._beat_or_look(bell)
-
-    async def _beat_or_look(self, bell: Bell) -> None:
+        """Apart from the looks: whoever has much to look at, or waits for a connection, is no less alive."""
         beat_at = time.monotonic() + min(self._ttl / 3, _FIRST_BEAT)
         while True:
-            await bell.wait(max(0.0, min(beat_at, self._look_at) - time.monotonic()))
-            bell.clear()
-            now = time.monotonic()
+            await asyncio.sleep(beat_at - time.monotonic())
+            # From when it was due: others count on the time between two beats, whatever one takes.
+            beat_at = time.monotonic() + self._ttl / 3
             try:
-                if now < beat_at:
-                    await self._clear_up()
-                    continue
-                # From when it was due: others count on the time between two beats, whatever one takes.
-                beat_at = now + self._ttl / 3
                 await self._beat()
                 self.failure = None
             except StorageError as error:
@@ -110,17 +109,39 @@ class Replica:
             await self._register()
             for turn_id in lost:
                 self._runner.drop(turn_id)
+        self._beaten = True
+        if self._bell:
+            self._bell.ring()
+
+    async def _look_on(self) -> None:
+        """After each beat, when others have news, and as often as the others must be looked at."""
+        with self._runner.wakes.bell(ORPHANS) as bell:
+            self._bell = bell
+            while True:
+                await bell.wait(max(0.0, self._look_at - time.monotonic()))
+                bell.clear()
+                try:
+                    await self._look()
+                except StorageError as error:
+                    self._look_at = time.monotonic() + self._ttl / 12
+                    logger.debug("nobody knows what others left: %s", error)
+                except Exception as error:  # noqa: BLE001  # without it nobody clears up after the dead
+                    _tell("a look at other replicas met a defect", error)
+
+    async def _look(self) -> None:
         await self._check_own_turns()
         await self._clear_up()
 
     async def _check_own_turns(self) -> None:
         """Compare what we do with what the store says we do."""
-        running = self._runner.running()
+        running, beaten = self._runner.running(), self._beaten
+        self._beaten = False
         stored = await self._store.open_turns(self._runner.replica_id)
         gone = running.difference(turn.turn_id for turn in stored)
         for turn_id in gone & self._runner.running():
             self._runner.drop(turn_id)
-        self._adopt_leaked(stored)
+        if beaten:
+            self._adopt_leaked(stored)
 
     def _adopt_leaked(self, stored: Sequence[OpenTurn]) -> None:
         """What is ours by two beats and unknown here came of a commit without an answer: nobody runs it."""

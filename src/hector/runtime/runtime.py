@@ -28,9 +28,10 @@ from hector.domain.messages import StoredMessage, UserMessage, check_message, si
 from hector.domain.sessions import Session, SessionPage
 from hector.domain.tokens import count_message
 from hector.domain.turns import Turn
+from hector.runtime.following import ANSWER_WITHIN
 from hector.runtime.handle import TurnHandle
 from hector.runtime.replica import Replica
-from hector.runtime.turns import ANSWER_WITHIN, Store, TurnRunner
+from hector.runtime.turns import Store, TurnRunner
 
 T = TypeVar("T")
 

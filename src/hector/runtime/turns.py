@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol, assert_never
+from weakref import WeakValueDictionary
 
 from hector.domain.agents import Agent
 from hector.domain.errors import (
@@ -32,13 +33,14 @@ from hector.domain.turns import (
     Reason,
     Repeated,
     Turn,
+    TurnState,
     TurnStore,
 )
 from hector.engine.defects import describe_defect
 from hector.engine.turn import TurnRun
 from hector.runtime.event_log import EventLog
 from hector.runtime.feed import TurnFeed
-from hector.runtime.following import deleted, follow
+from hector.runtime.following import ANSWER_WITHIN, FollowedFeed, deleted, follow
 from hector.runtime.handle import TurnHandle
 from hector.runtime.local_turns import LocalTurn, LocalTurns
 from hector.runtime.queue import SessionQueue
@@ -49,8 +51,6 @@ logger = logging.getLogger(__name__)
 _ACCEPT_TRIES = 3
 _LAST_WRITES = 5.0
 """Seconds for what a stop has to write; a database that does not answer is not to hold it up for longer."""
-ANSWER_WITHIN = 30.0
-"""Seconds of the store's silence after which whoever waits is told so."""
 _LOST = "lost"
 """The stop reason of a turn that is not ours any longer."""
 
@@ -83,6 +83,8 @@ class TurnRunner:
         """By turn and message id; a session that is deleted and made again may get a message once more."""
         self._queues: dict[SessionKey, SessionQueue] = {}
         self.wakes = Wakes(store.signals)
+        self._elsewhere: WeakValueDictionary[tuple[str, str], FollowedFeed] = WeakValueDictionary()
+        """By turn and message id: what runs in other processes, as long as somebody here holds it."""
         self._followed: Counter[SessionKey] = Counter()
         """Of turns that run elsewhere, as far as this process knows."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -143,8 +145,13 @@ class TurnRunner:
 
     def listen(self, turn: Turn) -> TurnFeed:
         """What a turn tells, whatever its state."""
-        running = (local for local in self._locals.of(turn.key) if local.turn_id == turn.id and local.task)
-        local = next(running, None)
+        ours = (
+            local
+            for local in self._locals.of(turn.key)
+            # What waits to go on with a paused turn has a feed that begins with that.
+            if local.turn_id == turn.id and (local.task or turn.state is TurnState.SUBMITTED)
+        )
+        local = next(ours, None)
         return local.feed if local and not local.feed.failed else self._feed_elsewhere(turn, "")
 
     async def cancel(self, key: SessionKey, turn_id: str) -> Turn | None:
@@ -155,6 +162,8 @@ class TurnRunner:
             return await local.feed.result()
         canceled = await self._store.cancel(key, turn_id)
         if canceled:
+            # For who runs it, and who waits behind it or listens to it, elsewhere.
+            self.wakes.tell(ORPHANS, turn_id, session_topic(key))
             for local in [turn for turn in self._locals.of(key) if turn.turn_id == turn_id]:
                 if local.task:
                     self._stop(local, _LOST)
@@ -169,10 +178,11 @@ class TurnRunner:
 
     async def delete(self, key: SessionKey) -> bool:
         """Delete a session; whoever waits for one of its turns gets `canceled`, reason `session deleted`."""
-        deleted = await self._store.delete(key)
+        was_there = await self._store.delete(key)
+        self.wakes.tell(ORPHANS, session_topic(key))
         for local in self._locals.of(key):
             self.drop(local.turn_id)
-        return deleted
+        return was_there
 
     # --- from the replica's beat
 
@@ -314,8 +324,12 @@ class TurnRunner:
         return self._feed_elsewhere(turn, message_id)
 
     def _feed_elsewhere(self, turn: Turn, message_id: str) -> TurnFeed:
-        feed = TurnFeed()
-        self._start(self._follow(turn.key, turn.id, message_id, feed))
+        """One for all who listen to it here."""
+        place = turn.id, message_id
+        feed = self._elsewhere.get(place)
+        if feed is None or feed.ended:
+            feed = FollowedFeed(lambda feed: self._spawn(self._follow(turn.key, *place, feed)))
+            self._elsewhere[place] = feed
         if not turn.state.terminal:
             self.adopt(turn.key)  # its replica may be gone
         return feed

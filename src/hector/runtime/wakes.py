@@ -27,7 +27,7 @@ def session_topic(key: SessionKey) -> str:
 
 
 ORPHANS = "orphans"
-"""The topic of what a replica leaves to others."""
+"""The topic of what replicas leave to one another, or take from one another."""
 
 
 class Bell:
@@ -70,16 +70,18 @@ class Wakes:
         return self._signals.prompt
 
     @contextlib.contextmanager
-    def bell(self, topic: str) -> Iterator[Bell]:
+    def bell(self, *topics: str) -> Iterator[Bell]:
         bell = Bell()
-        bells = self._bells.setdefault(topic, set())
-        bells.add(bell)
+        for topic in topics:
+            self._bells.setdefault(topic, set()).add(bell)
         try:
             yield bell
         finally:
-            bells.remove(bell)
-            if not bells:
-                del self._bells[topic]
+            for topic in topics:
+                bells = self._bells[topic]
+                bells.remove(bell)
+                if not bells:
+                    del self._bells[topic]
 
     def tell(self, *topics: str) -> None:
         """That there is news, here and elsewhere."""
