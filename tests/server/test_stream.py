@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hector.domain.errors import OutcomeUnknownError
+from hector.domain.errors import InputRequiredError, OutcomeUnknownError
 from hector.domain.events import (
     EventId,
     TextDelta,
@@ -393,6 +393,19 @@ async def test_a_place_that_no_stream_gave_is_refused(site: Site, place: str) ->
         f"/v1/agents/a/tasks/{asked['id']}:subscribe", headers={"Last-Event-ID": place}
     )
     assert (answer.status_code, answer.json()["error"]["field"]) == (400, "last-event-id")
+
+
+async def test_who_subscribes_to_a_paused_task_is_told_its_question(start: StartSite) -> None:
+    def which() -> str:
+        """Ask."""
+        raise InputRequiredError("which?")
+
+    site = await start(tools=[FunctionTool(which)])
+    asked = await site.ask("call which", "s")
+    answer = await site.http.get(f"/v1/agents/a/tasks/{asked['id']}:subscribe")
+    (told,) = events(answer)
+    assert told["task"]["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
+    assert told["task"]["status"]["message"]["content"] == [{"text": "which?"}]
 
 
 async def test_nobody_subscribes_to_what_is_not_there(site: Site) -> None:

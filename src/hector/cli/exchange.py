@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
@@ -71,9 +71,18 @@ async def exchange(
                 await display.show(told.event)
         return await handle.result()
     except asyncio.CancelledError:
-        handle = await sending
-        await runtime.cancel(request.agent, request.user, handle.turn_id)
+        stopping = asyncio.ensure_future(_stop(runtime, request, sending))
+        while not stopping.done():
+            # Who asks once more has been heard: what is begun here is not to run on unseen.
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(stopping)
+        stopping.result()
         raise
+
+
+async def _stop(runtime: Runtime, request: Request, sending: asyncio.Future[TurnHandle]) -> None:
+    handle = await sending
+    await runtime.cancel(request.agent, request.user, handle.turn_id)
 
 
 class ReplyWriter:

@@ -1,10 +1,11 @@
 """How a turn's events become what is printed."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
 
-from hector.cli.exchange import ReplyWriter, failure, session_line
+from hector.cli.exchange import ReplyWriter, Request, exchange, failure, session_line
 from hector.domain.events import (
     TextDelta,
     ThinkingDelta,
@@ -18,6 +19,8 @@ from hector.domain.events import (
 from hector.domain.ids import SessionKey
 from hector.domain.messages import ModelMessage, StoredMessage, Text, ToolCall, ToolResult
 from hector.domain.turns import Turn, TurnState
+from hector.runtime.handle import TurnHandle
+from tests.server.site import open_scripted
 
 KEY = SessionKey("a", "", "s")
 CALL = ToolCall("1", "clock", "{}")
@@ -126,3 +129,33 @@ def test_a_session_is_new_or_resumed(new: bool, messages: int, line: str) -> Non
 
 def test_a_session_line_is_one_line_whatever_the_id() -> None:
     assert session_line("a\nsession b\t\r", new=True, messages=0) == "session a\\nsession b\\t\\r: new"
+
+
+async def test_who_stops_twice_stops_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime, _ = await open_scripted()
+    cancel, stopping, slow = runtime.cancel, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*names: str) -> Turn:
+        stopping.set()
+        await slow.wait()
+        return await cancel(*names)
+
+    monkeypatch.setattr(runtime, "cancel", slowly)
+    taken: asyncio.Future[TurnHandle] = asyncio.get_running_loop().create_future()
+
+    async def write(text: str) -> None:
+        pass
+
+    request = Request("a", "", "wait g", session_id="s", task_id=None)
+    answering = asyncio.ensure_future(exchange(runtime, request, ReplyWriter(write), taken.set_result))
+    handle = await taken
+    answering.cancel()
+    await stopping.wait()
+    answering.cancel()
+    await asyncio.sleep(0)
+    assert not answering.done()
+    slow.set()
+    with pytest.raises(asyncio.CancelledError):
+        await answering
+    assert (await handle.result()).state is TurnState.CANCELED
+    await runtime.close()

@@ -134,11 +134,13 @@ class Operations:
         narrator = Narrator(dialect, handle.key, handle.turn_id, after=after)
         state = TurnState.SUBMITTED if handle.waiting else TurnState.WORKING
         if handle.repeated:
-            state = (await self._as_it_stands(handle)).state
-            if after is None and (state.terminal or handle.feed.ended):
-                yield None, narrator.whole(await handle.result())
+            turn = await self._as_it_stands(handle)
+            state = turn.state
+            waits = state.paused and bool(handle.message_id)
+            if after is None and (state.terminal or handle.feed.ended or (state.paused and not waits)):
+                yield None, narrator.whole(turn)
                 return
-            if state.paused:  # its turn has not come yet to go on with this message
+            if waits:  # its turn has not come yet to go on with this message
                 state = TurnState.SUBMITTED
         yield None, narrator.opening(TurnState.WORKING if state.terminal else state)
         if last and not after:
