@@ -3,7 +3,9 @@
 import asyncio
 import json
 import signal
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,13 @@ async def test_users_do_not_meet(run: Run) -> None:
     await run("call", "--user=ada", "--session=s", "assistant", "My name is Ada")
     ended = await run("call", "--user=bob", "--session=s", "assistant", "What is my name?")
     assert (ended.out, ended.err) == ("I do not know.\n", "session s: new\n")
+
+
+async def test_it_keeps_no_events_beyond_their_time(folder: Path, run: Run) -> None:
+    config = folder / "config.yaml"
+    text = config.read_text().replace("model: recall", "model: obey")
+    config.write_text(f"{text}\nturns: {{event_retention: 0}}\n")
+    ended = await run("call", "--session=s", "assistant", "stream 2 ab\npause 0.3\nsay c")
+    assert ended.out.endswith("c\n"), ended.err
+    with closing(sqlite3.connect(folder / "data" / "sessions.db")) as tables:
+        assert tables.execute("SELECT count(*) FROM turn_events").fetchone() == (0,)

@@ -1,10 +1,13 @@
 """`hector serve` and a database server that is not there: not yet, no more, or not for it."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from itertools import count
 from pathlib import Path
 from uuid import uuid4
+
+import pytest
 
 from tests.e2e.conftest import Run, Server, Start, ready
 from tests.e2e.over_http import STORE, Client, client, configuration, reply
@@ -70,6 +73,26 @@ async def test_a_command_does_not_wait_for_a_database(
 
 
 # --- no more
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_stop_does_not_wait_for_a_silent_database(
+    folder: Path, own_server: DatabaseServer, start: Start, workers: str
+) -> None:
+    db = await own_server.create_database()
+    config = json.loads(configuration(db, model="obey")) | {"server": {"drain_timeout": 0}}
+    (folder / "config.yaml").write_text(json.dumps(config))
+    server = await ready(await start("serve", "--port", "0", "--workers", workers))
+    async with client(server.url) as there:
+        for number in range(6):
+            await there.post("pause 100", session=f"s{number}", configuration={"blocking": False})
+        await own_server.freeze()
+        server.process.terminate()
+        # Longer, and it would be killed.
+        async with asyncio.timeout(14):
+            assert await server.process.wait() == 0
+        await own_server.thaw()
 
 
 class Talker:

@@ -30,7 +30,7 @@ from hector.llm.resolve import LlmEntry, ModelChoice, ResolveError, resolve
 from hector.memory.token_budget import TokenBudget
 from hector.memory.tokens import counter_for
 from hector.memory.window import BufferWindow
-from hector.runtime.housekeeping import keep_house
+from hector.runtime.housekeeping import keep_house, tidy_up
 from hector.runtime.patience import Patience, together
 from hector.runtime.replica import Replica
 from hector.runtime.runtime import OpenStore, Runtime
@@ -96,6 +96,8 @@ async def open_runtime(
         finally:
             house.cancel()
             await asyncio.gather(house, return_exceptions=True)
+            if not adopts:  # it was gone before its housekeeping began
+                await tidy_up(mine)
             await runtime.close()
 
 

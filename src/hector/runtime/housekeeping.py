@@ -1,6 +1,7 @@
 """What is deleted after its time, whoever runs."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
 
@@ -15,6 +16,10 @@ _INTERVAL = 60.0
 """Seconds. Each replica does it, and finds little that another has left."""
 
 
+_TIDIES_WITHIN = 1.0
+"""Seconds."""
+
+
 async def keep_house(agents: Iterable[tuple[Agent, EventStore]]) -> None:
     """Until it is cancelled."""
     mine = list(agents)
@@ -22,6 +27,14 @@ async def keep_house(agents: Iterable[tuple[Agent, EventStore]]) -> None:
         await asyncio.sleep(_INTERVAL)
         for agent, store in mine:
             await forget_events(agent, store)
+
+
+async def tidy_up(agents: Iterable[tuple[Agent, EventStore]]) -> None:
+    """Once, and not for long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_TIDIES_WITHIN):
+            for agent, store in agents:
+                await forget_events(agent, store)
 
 
 async def forget_events(agent: Agent, store: EventStore) -> None:

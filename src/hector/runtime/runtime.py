@@ -1,6 +1,7 @@
 """The running agents of one process, and the one way in for everything that talks to them."""
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ from hector.runtime.turns import Store, TurnRunner
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
+_LEAVES_WITHIN = 5.0
+"""Seconds for the stores to be closed in; who stops a server gives it only so long."""
 _ANSWERS_WITHIN = 1.5
 """Seconds, for a look whether a store can be used."""
 
@@ -47,6 +52,11 @@ class OpenStore:
     store: Store
     runner: TurnRunner
     replica: Replica
+
+
+async def _leave(opened: OpenStore) -> None:
+    await opened.replica.stop()
+    await opened.store.close()
 
 
 async def _problem(opened: OpenStore) -> str | None:
@@ -198,9 +208,11 @@ class Runtime:
             return
         self._closed = True
         await asyncio.gather(*(opened.runner.close(drain_timeout) for opened in self._stores.values()))
-        for opened in self._stores.values():
-            await opened.replica.stop()
-            await opened.store.close()
+        try:
+            async with asyncio.timeout(_LEAVES_WITHIN):
+                await asyncio.gather(*map(_leave, self._stores.values()))
+        except TimeoutError:
+            logger.warning("session stores do not answer; they are left without a word")
         for model in {id(agent.model): agent.model for agent in self.agents.values()}.values():
             await model.close()
 

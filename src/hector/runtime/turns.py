@@ -51,6 +51,8 @@ logger = logging.getLogger(__name__)
 _ACCEPT_TRIES = 3
 _LAST_WRITES = 5.0
 """Seconds for what a stop has to write; a database that does not answer is not to hold it up for longer."""
+_LAST_STEPS = 1.0
+"""Seconds, at least, for what ends by itself then."""
 _LOST = "lost"
 """The stop reason of a turn that is not ours any longer."""
 
@@ -225,8 +227,9 @@ class TurnRunner:
             queue.wake()
         if running := self._running_tasks():
             await asyncio.wait(running, timeout=drain_timeout)
+        over = asyncio.get_running_loop().time() + _LAST_WRITES
         try:
-            async with asyncio.timeout(_LAST_WRITES):
+            async with asyncio.timeout_at(over):
                 await self._end_running()
         except TimeoutError:
             logger.warning("the session store does not answer; turns that run are left to other replicas")
@@ -245,7 +248,8 @@ class TurnRunner:
             )
         rest = {task for task in self._tasks if not task.done()}
         if rest:
-            await asyncio.wait(rest, timeout=_LAST_WRITES)
+            left = over - asyncio.get_running_loop().time()
+            await asyncio.wait(rest, timeout=max(_LAST_STEPS, left))
         for task in rest:
             task.cancel()
 

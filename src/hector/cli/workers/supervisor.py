@@ -32,7 +32,7 @@ from hector.server.http.sharing import Counts
 
 logger = logging.getLogger(__name__)
 
-_MARGIN = 10.0
+_MARGIN = 15.0
 """Seconds beyond `drain_timeout` after which a worker that was told to end is killed."""
 
 
