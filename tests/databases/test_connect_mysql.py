@@ -76,7 +76,7 @@ async def test_a_link_has_our_settings(worker_mysql_db: Database) -> None:
             "max_statement_time": 30,
             "time_zone": "+00:00",
             "tx_isolation": "READ-COMMITTED",
-            "wait_timeout": 28800,
+            "wait_timeout": 600,
         }
         assert await shown(link, *wanted) == wanted
 
@@ -133,7 +133,7 @@ async def test_a_server_with_other_defaults_changes_nothing(own_mysql: MariaDbSe
             "character_set_results": "utf8mb4",
             "completion_type": "NO_CHAIN",
             "tx_isolation": "READ-COMMITTED",
-            "wait_timeout": 28800,
+            "wait_timeout": 600,
         }
         assert await shown(link, *ours) == ours
         for text in ("\\' OR 1=1; -- ", "\\", 'it\'s "quoted"', "%s", "\N{GRINNING FACE}"):

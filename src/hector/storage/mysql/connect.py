@@ -65,8 +65,8 @@ _READ_ONLY_SESSION = ("tx_read_only", "transaction_read_only")
 # so with NO_BACKSLASH_ESCAPES a text could end its own quotes; with ANSI_QUOTES, PIPES_AS_CONCAT and others
 # the same statement means something else.
 _SQL_MODE = "STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
-_LONGEST_IDLE = 8 * 3600
-"""Seconds; what servers have by default."""
+_LONGEST_IDLE = 600
+"""Seconds. Of a machine that vanished without a word the server learns by nothing else for hours."""
 _LONGEST_IDLE_MYSQL = 60
 """Seconds. MySQL has no other limit to an idle transaction, which would hold a session's row."""
 
@@ -233,7 +233,7 @@ def _mariadb_session(version: Version, settings: ServerSettings) -> dict[str, An
         isolation: "READ-COMMITTED",
         "max_statement_time": settings.statement_timeout,
         "idle_transaction_timeout": max(1, round(idle_transaction_timeout(settings))),
-        "wait_timeout": max(_LONGEST_IDLE, round(settings.lifetime)),
+        "wait_timeout": _LONGEST_IDLE,
     }
 
 

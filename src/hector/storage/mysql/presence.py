@@ -10,9 +10,9 @@ from hector.storage.operations import Operation, Statement, Step, execute, fetch
 
 # Such locks are one server's: of several that form a cluster, another knows nothing of them.
 _SERVER = Statement(text("SELECT CONCAT_WS('/', @@hostname, @@port, @@server_id)"))
-# Seconds. On MySQL connections are otherwise ended after a minute, for the sake of those with a transaction;
-# beats may be rarer, and between two of them no row is held.
-_STAY = Statement(text("SET SESSION wait_timeout = 86400"))
+# Seconds. Connections are otherwise ended after minutes, for the sake of those with a transaction; beats may
+# be rarer, and between two of them no row is held.
+_STAY = Statement(text("SET SESSION wait_timeout = 3600"))
 _TAKE = Statement(text("SELECT GET_LOCK(:lock, 0)"))
 _HOLDER = Statement(text("SELECT IS_USED_LOCK(:lock)"))
 
