@@ -1,11 +1,12 @@
-"""Files for TLS to a database that cannot work, seen without a connection."""
+"""Files for TLS that cannot work, seen without a connection."""
 
 from collections.abc import Iterator
 
 from hector.config.model import Config, SqlStoreSection
 from hector.config.sql import MySqlSection, PostgresSection
-from hector.domain.errors import Problem, StoreOpenError
+from hector.domain.errors import ConfigError, Problem, StoreOpenError
 from hector.runtime.stores import server_settings
+from hector.server.tls import server_context
 from hector.storage.server.connecting import uses_tls
 from hector.storage.server.tls import context
 from hector.storage.settings import Tls
@@ -13,6 +14,11 @@ from hector.storage.settings import Tls
 
 def certificate_problems(config: Config) -> Iterator[Problem]:
     """A check for `config.load`."""
+    if config.server.tls:
+        try:
+            server_context(config.server.tls)
+        except ConfigError as error:
+            yield from (config.problem(problem.path, problem.text) for problem in error.problems)
     for name, store in config.session_stores.items():
         match store:
             case SqlStoreSection(sql=PostgresSection() | MySqlSection() as sql):

@@ -71,12 +71,19 @@ class LimitsSection(Section):
     message: MessageSize = 16_000_000
 
 
+class ServerTlsSection(Section):
+    cert: FilePath
+    key: FilePath
+    client_ca: FilePath | None = None
+
+
 class ServerSection(Section):
     host: BindHost = "127.0.0.1"
     port: Port = 8090
     base_url: HttpUrl | None = None
     auth: AuthSection = AuthSection()
     limits: LimitsSection = LimitsSection()
+    tls: ServerTlsSection | None = None
     drain_timeout: Duration = 10.0
     replica_name: Filled | None = None
     workers: Annotated[Count, Field(le=256)] = 1

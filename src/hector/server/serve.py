@@ -16,6 +16,7 @@ from hector.server.http.app import HectorApp
 from hector.server.http.listener import HttpListener
 from hector.server.http.listening import address_of, free_port, listen, only_loopback, port_of, unless, url_of
 from hector.server.http.sharing import SharedAccepting
+from hector.server.tls import server_context
 
 _LINGER = 1.0
 """Seconds for clients to read their last answers before their connections are cut."""
@@ -55,8 +56,10 @@ class Server:
             self._app,
             ports.http,
             closes_within=int(server.drain_timeout) + _CLOSES_WITHIN,
+            tls=server_context(server.tls) if server.tls else None,
             shared=ports.shared,
         )
+        self._tls = server.tls
         self._stop_grpc: Callable[[float], Any] | None = None
         self._runtime: Runtime | None = None
         self._warming: asyncio.Task[None] | None = None
@@ -64,7 +67,7 @@ class Server:
     @property
     def url(self) -> str:
         """Where it can be reached from this machine, over HTTP."""
-        return url_of(self.host, self.port)
+        return url_of(self.host, self.port, tls=self._tls is not None)
 
     @property
     def grpc_address(self) -> str:
@@ -98,7 +101,7 @@ class Server:
 
         grpc = GrpcListener(self._entrance, body_limit=self._body_limit, shared=bool(self._shared))
         self._stop_grpc = grpc.stop
-        self.grpc_port = await grpc.start(self.host, self.grpc_port)
+        self.grpc_port = await grpc.start(self.host, self.grpc_port, self._tls)
 
     async def stop(self) -> None:
         """Close the listeners, let turns end for `drain_timeout`, answer who waits, close the runtime."""

@@ -91,7 +91,8 @@ async def _hold(server: ServerSection) -> Held:
 def _tell_ready(config: Config, held: Held) -> None:
     server = config.server
     port = port_of(held.http)
-    url, grpc = url_of(server.host, port), address_of(server.host, port_of(held.grpc))
+    tls = server.tls is not None
+    url, grpc = url_of(server.host, port, tls=tls), address_of(server.host, port_of(held.grpc))
     warn_of_strangers(server, port, loopback=only_loopback(held.http))
     announce(ready_lines(server.base_url or url, url, grpc, tuple(config.agents), workers=server.workers))
     logger.info("serving %s and gRPC on %s with %d workers", url, grpc, server.workers)

@@ -12,8 +12,9 @@ from hector.server.http.responses import json_response
 
 
 class Cards:
-    def __init__(self, base_url: str | None, *, signs_in: bool) -> None:
+    def __init__(self, base_url: str | None, *, signs_in: bool, tls: bool = False) -> None:
         self._base_url = base_url
+        self._scheme = "https" if tls else "http"
         self._signs_in = signs_in
         # An agent changes only with a restart.
         shared = "public" if base_url else "private"  # a URL by the caller's word is for that caller
@@ -25,7 +26,7 @@ class Cards:
 
     def url(self, agent: str, headers: Mapping[bytes, bytes]) -> str:
         """By `server.base_url`, else by the name under which the caller reached this server."""
-        base = self._base_url or f"http://{headers.get(b'host', b'localhost').decode('latin-1')}"
+        base = self._base_url or f"{self._scheme}://{headers.get(b'host', b'localhost').decode('latin-1')}"
         return f"{base}/v1/agents/{agent}"
 
     def response(self, agent: Agent, headers: Mapping[bytes, bytes]) -> Response:

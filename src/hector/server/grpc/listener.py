@@ -2,6 +2,7 @@
 
 import grpc
 
+from hector.config import ServerTlsSection
 from hector.server.entrance import Entrance
 from hector.server.grpc.service import STALLED, handlers
 from hector.server.http.listening import port_taken
@@ -25,11 +26,14 @@ class GrpcListener:
         )
         self._server.add_generic_rpc_handlers(tuple(handlers(entrance, stalled=stalled)))
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, tls: ServerTlsSection | None = None) -> int:
         """The port, which 0 leaves to the system. Raises `ConfigError` where it cannot be had."""
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            port = self._server.add_insecure_port(address)
+            if tls:
+                port = self._server.add_secure_port(address, _credentials(tls))
+            else:
+                port = self._server.add_insecure_port(address)
         except RuntimeError as error:  # it was free a moment ago
             raise port_taken(host, port) from error
         await self._server.start()
@@ -38,3 +42,10 @@ class GrpcListener:
     async def stop(self, grace: float) -> None:
         """Take no further call; those that run may go on for so many seconds."""
         await self._server.stop(grace)
+
+
+def _credentials(tls: ServerTlsSection) -> grpc.ServerCredentials:
+    """Of files that have been looked at."""
+    pair = tls.key.read_bytes(), tls.cert.read_bytes()
+    authorities = tls.client_ca.read_bytes() if tls.client_ca else None
+    return grpc.ssl_server_credentials([pair], authorities, require_client_auth=bool(authorities))

@@ -70,7 +70,11 @@ class HectorApp:
     def open(self, runtime: Runtime) -> None:
         """Serve its agents from now on."""
         operations = Operations(runtime)
-        cards = Cards(self._server.base_url, signs_in=self._entrance.tokens.required)
+        cards = Cards(
+            self._server.base_url,
+            signs_in=self._entrance.tokens.required,
+            tls=self._server.tls is not None,
+        )
         rest = Rest(operations, body_limit=self._server.limits.body)
         rpc = JsonRpc(operations, body_limit=self._server.limits.body)
         browse = Browse(runtime, cards)

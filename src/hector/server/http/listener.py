@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Generator
 from typing import Any
 
@@ -21,6 +22,7 @@ class HttpListener:
         sockets: list[socket.socket],
         *,
         closes_within: int,
+        tls: ssl.SSLContext | None = None,
         shared: SharedAccepting | None = None,
     ) -> None:
         """The sockets are of `listen`, and closed by `close`; `shared`: other processes accept from them.
@@ -28,7 +30,7 @@ class HttpListener:
         `closes_within`: seconds after `close` in which the requests that run surely end.
         """
         self._sockets = sockets
-        self._uvicorn = _Uvicorn(_settings(app, closes_within), shared)
+        self._uvicorn = _Uvicorn(_settings(app, closes_within, tls), shared)
         self.running: asyncio.Task[None]
         """Ends after `close`, otherwise only by a defect."""
 
@@ -51,8 +53,16 @@ class HttpListener:
             connection.transport.abort()
 
 
-def _settings(app: HectorApp, closes_within: int) -> uvicorn.Config:
-    return uvicorn.Config(
+class _Config(uvicorn.Config):
+    tls: ssl.SSLContext | None = None
+
+    def load(self) -> None:
+        super().load()
+        self.ssl = self.tls
+
+
+def _settings(app: HectorApp, closes_within: int, tls: ssl.SSLContext | None) -> uvicorn.Config:
+    made = _Config(
         app,
         http=Connection,
         ws="none",
@@ -67,6 +77,8 @@ def _settings(app: HectorApp, closes_within: int) -> uvicorn.Config:
         # The second net; connections are cut before.
         timeout_graceful_shutdown=closes_within,
     )
+    made.tls = tls
+    return made
 
 
 class _Uvicorn(uvicorn.Server):
@@ -87,7 +99,7 @@ class _Uvicorn(uvicorn.Server):
         def protocol() -> asyncio.Protocol:
             return _Counted(shared.share, self.config, self.server_state, self.lifespan.state)
 
-        shared.add(sockets, protocol)
+        shared.add(sockets, protocol, self.config.ssl)
         # It closes them, waits for them, and asks nothing else of them.
         self.servers = list[Any](shared.acceptors)
         self.started = True

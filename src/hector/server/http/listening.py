@@ -83,9 +83,9 @@ async def unless(over: asyncio.Future[Any], work: Coroutine[Any, Any, T]) -> T |
     return working.result()
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(host: str, port: int, *, tls: bool = False) -> str:
     """Where an HTTP listener on this host can be reached from this machine."""
-    return f"http://{address_of(host, port)}"
+    return f"http{'s' if tls else ''}://{address_of(host, port)}"
 
 
 def address_of(host: str, port: int) -> str:

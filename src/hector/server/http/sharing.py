@@ -12,6 +12,7 @@ import logging
 import mmap
 import os
 import socket
+import ssl
 import tempfile
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
@@ -25,6 +26,8 @@ _ABSENT = 2**32 - 1
 _WIDTH = 4
 _COURTESY = 0.001
 """Seconds for which others may take a connection first; afterwards it is taken, should they all hang."""
+_HANDSHAKE = 20.0
+"""Seconds for TLS."""
 _EXHAUSTED_PAUSE = 1.0
 """Seconds without accepting when there is no descriptor left."""
 
@@ -100,8 +103,10 @@ class Acceptor:
     `protocols` makes one for each, which counts itself into the share as long as it is connected.
     """
 
-    def __init__(self, listener: socket.socket, share: Share, protocols: Protocols) -> None:
-        self._listener, self._share, self._protocols = listener, share, protocols
+    def __init__(
+        self, listener: socket.socket, share: Share, protocols: Protocols, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._listener, self._share, self._protocols, self._tls = listener, share, protocols, tls
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._begun = self._closed = False
@@ -126,8 +131,11 @@ class Acceptor:
         self._listener.close()
 
     async def wait_closed(self) -> None:
-        """Until all that was accepted has its protocol."""
-        await asyncio.gather(*self._connecting)
+        """Until all that was accepted has its protocol; nobody waits for who has not greeted yet."""
+        if self._tls:
+            for task in self._connecting:
+                task.cancel()
+        await asyncio.gather(*self._connecting, return_exceptions=True)
 
     def _watch(self) -> None:
         self._pause = None
@@ -166,9 +174,14 @@ class Acceptor:
     async def _connect(self, connection: socket.socket) -> None:
         try:
             connection.setblocking(False)
-            await self._loop.connect_accepted_socket(self._protocols, connection)
+            await self._loop.connect_accepted_socket(
+                self._protocols,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=_HANDSHAKE if self._tls else None,
+            )
         except OSError:
-            connection.close()  # its client has gone already
+            connection.close()  # its client has gone already, or speaks no TLS
         finally:
             self._share.add(-1)  # from here on its protocol counts
 
@@ -181,8 +194,10 @@ class SharedAccepting:
         self.share, self.at_once = share, at_once
         self.acceptors: list[Acceptor] = []
 
-    def add(self, listeners: Iterable[socket.socket], protocols: Protocols) -> None:
-        self.acceptors += (Acceptor(listener, self.share, protocols) for listener in listeners)
+    def add(
+        self, listeners: Iterable[socket.socket], protocols: Protocols, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.acceptors += (Acceptor(listener, self.share, protocols, tls) for listener in listeners)
         if self.at_once:
             self.begin()
 
