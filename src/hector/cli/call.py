@@ -4,17 +4,22 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from hector.cli.config_file import keeps_sessions
 from hector.cli.exchange import ReplyWriter, Request, exchange, failure, session_line
 from hector.cli.output import Output, complain, note, visible_id
 from hector.config.model import Config
 from hector.domain.errors import InvalidError
-from hector.domain.events import TurnEvent, TurnWaiting
+from hector.domain.events import TurnEnded, TurnEvent, TurnWaiting
 from hector.domain.messages import JsonValue
 from hector.domain.turns import Turn
 from hector.runtime.build import open_runtime
 from hector.runtime.handle import TurnHandle
+
+if TYPE_CHECKING:
+    from hector.cli.remote import Address
 
 
 def message_of(argument: str) -> str:
@@ -28,7 +33,17 @@ def message_of(argument: str) -> str:
 
 
 async def call(config: Config, request: Request, *, as_json: bool) -> int:
-    """The exit status. SIGTERM cancels the turn as Ctrl-C does."""
+    """The exit status."""
+    return await _interruptible(_call(config, request, as_json=as_json))
+
+
+async def call_server(address: "Address", request: Request, *, as_json: bool) -> int:
+    """As `call`, of an agent that a server has. Raises `RemoteError`."""
+    return await _interruptible(_call_server(address, request, as_json=as_json))
+
+
+async def _interruptible(calling: Coroutine[Any, Any, int]) -> int:
+    """SIGTERM cancels the turn as Ctrl-C does."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task
     terminated = False
@@ -40,7 +55,7 @@ async def call(config: Config, request: Request, *, as_json: bool) -> int:
 
     loop.add_signal_handler(signal.SIGTERM, terminate)
     try:
-        return await _call(config, request, as_json=as_json)
+        return await calling
     except asyncio.CancelledError:
         if not terminated:
             raise
@@ -61,8 +76,39 @@ async def _call(config: Config, request: Request, *, as_json: bool) -> int:
 
     async with open_runtime(config, only_agent=request.agent, adopts=False) as runtime:
         turn = await exchange(runtime, request, _Silent(writer) if as_json else writer, taken)
-    if as_json:
-        await output.write(f"{json.dumps(_shown(handles[0], turn), ensure_ascii=False, indent=2)}\n")
+    handle = handles[0]
+    here: dict[str, JsonValue] = {
+        "newSession": handle.new_session,
+        "earlierMessages": handle.earlier_messages,
+        "messageId": handle.message_id,
+        "usage": {"inputTokens": turn.usage.input_tokens, "outputTokens": turn.usage.output_tokens},
+    }
+    return await _end(output, turn, _shown(turn) | here if as_json else None)
+
+
+async def _call_server(address: "Address", request: Request, *, as_json: bool) -> int:
+    # Half a second to import, which a call without a server need not spend.
+    from hector.cli.remote import connected  # noqa: PLC0415
+
+    output = Output()
+    writer = ReplyWriter(output.write)
+    async with connected(address) as agent:
+        turn = await agent.exchange(
+            request.text,
+            _Silent(writer) if as_json or not request.stream else writer,
+            session_id=request.session_id,
+            task_id=request.task_id,
+        )
+    if not (as_json or request.stream):
+        await writer.show(TurnEnded(turn))
+    note(f"session {visible_id(turn.key.session_id)}")
+    return await _end(output, turn, _shown(turn) if as_json else None)
+
+
+async def _end(output: Output, turn: Turn, shown: dict[str, JsonValue] | None) -> int:
+    """The exit status; `shown` is printed as JSON."""
+    if shown:
+        await output.write(f"{json.dumps(shown, ensure_ascii=False, indent=2)}\n")
     elif turn.state.paused:
         session = visible_id(turn.key.session_id)
         note(f"the agent waits for an answer: send it with --session={session} --task={turn.id}")
@@ -83,17 +129,13 @@ class _Silent:
             await self._writer.show(event)
 
 
-def _shown(handle: TurnHandle, turn: Turn) -> dict[str, JsonValue]:
+def _shown(turn: Turn) -> dict[str, JsonValue]:
     return {
         "session": turn.key.session_id,
-        "newSession": handle.new_session,
-        "earlierMessages": handle.earlier_messages,
         "task": turn.id,
-        "messageId": handle.message_id,
         "state": turn.state,
         "reply": turn.reply,
         "reason": turn.reason,
         "error": turn.error,
         "retryable": turn.retryable,
-        "usage": {"inputTokens": turn.usage.input_tokens, "outputTokens": turn.usage.output_tokens},
     }

@@ -5,14 +5,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from hector.cli.config_file import keeps_sessions
 from hector.cli.exchange import ReplyWriter, Request, exchange, failure, session_line
 from hector.cli.lines import Lines, PipedLines, TypedLines
-from hector.cli.output import Output, complain, note
+from hector.cli.output import Output, complain, note, visible_id
 from hector.config.model import Config
 from hector.domain.errors import HectorError
 from hector.domain.ids import SessionKey
@@ -20,6 +21,9 @@ from hector.domain.turns import Turn
 from hector.runtime.build import open_runtime
 from hector.runtime.handle import TurnHandle
 from hector.runtime.runtime import Runtime
+
+if TYPE_CHECKING:
+    from hector.cli.remote import Address
 
 _LAST_WORDS = {"exit", "quit"}
 
@@ -30,10 +34,11 @@ async def chat(config: Config, agent: str, *, user: str, session_id: str | None)
     typed = sys.stdin.isatty() and output.is_terminal
     async with open_runtime(config, only_agent=agent, adopts=False) as runtime:
         session_id = await _enter(runtime, output, SessionKey(agent, user, session_id or ""), config)
+        writer = ReplyWriter(output.write, label=f"{agent}> " if typed else "", tells_tools=typed)
         conversation = _Conversation(
-            runtime,
+            lambda request: exchange(runtime, request, writer, _nothing),
             Request(agent, user, "", session_id),
-            ReplyWriter(output.write, label=f"{agent}> " if typed else "", tells_tools=typed),
+            writer,
         )
         # While the first line is typed.
         warming_up = asyncio.create_task(runtime.warm_up())
@@ -41,6 +46,29 @@ async def chat(config: Config, agent: str, *, user: str, session_id: str | None)
             await conversation.hold(TypedLines() if typed else PipedLines())
         finally:
             warming_up.cancel()
+    return 1 if conversation.failed and not typed else 0
+
+
+async def chat_with(address: "Address", *, session_id: str | None) -> int:
+    """As `chat`, with an agent that a server has. Raises `RemoteError`."""
+    # Half a second to import, which a chat without a server need not spend.
+    from hector.cli.remote import connected  # noqa: PLC0415
+
+    output = Output()
+    typed = sys.stdin.isatty() and output.is_terminal
+    async with connected(address) as agent:
+        label = f"{address.agent or agent.name}> " if typed else ""
+        writer = ReplyWriter(output.write, label=label, tells_tools=typed)
+
+        async def ask(request: Request) -> Turn:
+            return await agent.exchange(
+                request.text, writer, session_id=request.session_id, task_id=request.task_id
+            )
+
+        conversation = _Conversation(ask, Request(address.agent or "", "", "", session_id), writer)
+        await conversation.hold(TypedLines() if typed else PipedLines())
+    if conversation.request.session_id:
+        note(f"resume later with: --session={visible_id(conversation.request.session_id)}")
     return 1 if conversation.failed and not typed else 0
 
 
@@ -70,7 +98,7 @@ async def _new_session(runtime: Runtime, key: SessionKey, now: int) -> SessionKe
 
 @dataclass(slots=True)
 class _Conversation:
-    runtime: Runtime
+    ask: Callable[[Request], Coroutine[Any, Any, Turn]]
     request: Request
     """Of which each line makes one."""
     writer: ReplyWriter
@@ -82,11 +110,13 @@ class _Conversation:
             if line.strip().lower() in _LAST_WORDS:
                 return
             turn = await self._answer(replace(self.request, text=line, task_id=paused))
+            if turn:  # a server may have made the session with the first message
+                self.request = replace(self.request, session_id=turn.key.session_id)
             paused = turn.id if turn and turn.state.paused else None
 
     async def _answer(self, request: Request) -> Turn | None:
         """None if the turn was stopped, or its end is not known."""
-        answering = asyncio.ensure_future(exchange(self.runtime, request, self.writer, _nothing))
+        answering = asyncio.ensure_future(self.ask(request))
         with _on_interrupt(answering.cancel):
             # Not awaited itself: its cancellation is not ours.
             await asyncio.wait((answering,))

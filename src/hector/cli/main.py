@@ -15,6 +15,8 @@ from hector.domain.errors import HectorError
 if TYPE_CHECKING:
     import asyncio
 
+    from hector.cli.remote import Address
+
 _HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
@@ -58,6 +60,25 @@ User = Annotated[
 Session = Annotated[
     str | None, typer.Option("--session", "-s", metavar="ID", help="Go on with this session, or begin it.")
 ]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="Talk to an agent of the Hector server there; with - as AGENT to the agent whose URL that is,"
+        " on any server that speaks A2A.",
+    ),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        metavar="TOKEN",
+        envvar="HECTOR_TOKEN",
+        help="What that server knows you by; HECTOR_TOKEN by default.",
+        show_envvar=False,
+    ),
+]
 SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -76,7 +97,7 @@ def serve(
             metavar="P",
             min=0,
             max=65534,
-            help="HTTP listens on P+1, P is kept for gRPC; server.port by default. 0 takes any free ports.",
+            help="gRPC listens on P, HTTP on P+1; server.port by default. 0 takes any free ports.",
         ),
     ] = None,
     workers: Annotated[
@@ -94,7 +115,7 @@ def serve(
         typer.Option("--log-level", help="logging.level by default."),
     ] = None,
 ) -> None:
-    """Serve the agents over HTTP until SIGTERM or Ctrl-C.
+    """Serve the agents over HTTP and gRPC until SIGTERM or Ctrl-C.
 
     Running turns may end first (server.drain_timeout); a second Ctrl-C ends at once. A line on standard
     output that begins with "ready" says that requests are taken; logs go to standard error.
@@ -125,6 +146,8 @@ def call(
         str | None,
         typer.Option("--task", metavar="ID", help="Answer the question that this task waits with."),
     ] = None,
+    server: Server = None,
+    token: Token = None,
     *,
     stream: Annotated[
         bool,
@@ -135,11 +158,18 @@ def call(
     """Send one message to an agent and print its answer.
 
     It needs no server, and may be used beside one: both keep sessions in the store that the configuration
-    names. Nothing but the answer goes to standard output. Ctrl-C stops the turn.
+    names. With --server the agent is one of that server, and no configuration is read. Nothing but the answer
+    goes to standard output. Ctrl-C stops the turn.
     """
-    from hector.cli.call import call, message_of  # noqa: PLC0415
+    from hector.cli.call import call, call_server, message_of  # noqa: PLC0415
     from hector.cli.config_file import choose_agent, load_config  # noqa: PLC0415
     from hector.cli.exchange import Request  # noqa: PLC0415
+
+    if server is not None:
+        there = _address(server, agent, token, user)
+        asked = Request(agent, "", message_of(message), _checked_session(session), task, stream=stream)
+        _warn_only()
+        _end(_run(call_server(there, asked, as_json=as_json)))
 
     settings = load_config(config)
     request = Request(
@@ -155,14 +185,26 @@ def call(
 
 
 @app.command()
-def chat(agent: Agent, config: Config = None, session: Session = None, user: User = "") -> None:
+def chat(
+    agent: Agent,
+    config: Config = None,
+    session: Session = None,
+    user: User = "",
+    server: Server = None,
+    token: Token = None,
+) -> None:
     """Talk to an agent, line by line.
 
     Ctrl-C stops an answer, and at the prompt clears the line; `exit`, `quit`, Ctrl-D or Ctrl-C twice end
-    the chat. Lines may be piped in. Like `call`, it needs no server.
+    the chat. Lines may be piped in. Like `call`, it needs no server, and talks to one with --server.
     """
-    from hector.cli.chat import chat  # noqa: PLC0415
+    from hector.cli.chat import chat, chat_with  # noqa: PLC0415
     from hector.cli.config_file import choose_agent, load_config  # noqa: PLC0415
+
+    if server is not None:
+        there = _address(server, agent, token, user)
+        _warn_only()
+        _end(_run(chat_with(there, session_id=_checked_session(session))))
 
     settings = load_config(config)
     _warn_only()
@@ -403,6 +445,15 @@ def _run(
 
 def _end(status: int) -> NoReturn:
     raise typer.Exit(status)
+
+
+def _address(server: str, agent: str, token: str | None, user: str) -> "Address":
+    """What to talk to with --server, which knows its callers by their tokens."""
+    from hector.cli.remote import Address  # noqa: PLC0415
+
+    if user:
+        raise typer.BadParameter("say --user or --server, not both; a server knows its users by --token")
+    return Address(server, None if agent == "-" else agent, token)
 
 
 def _warn_only() -> None:
