@@ -25,7 +25,7 @@ from tests.chaos.servers import LEASE_TTL, Hector, Server, StartError
 from tests.chaos.sqlite import SqliteFile
 from tests.chaos.stores import DatabaseName, Store, UnreadableError
 
-SERVERS = 2
+SERVERS = 3
 WORKERS = 10
 QUIET_WITHIN = 10.0
 """Seconds after the last request in which every turn ends, and every dead replica is cleared away."""
