@@ -69,7 +69,7 @@ async def test_a_stop_lets_calls_end(serve: Serve, fake: FakeOpenAI) -> None:
             pass
         fake.release()
         events = []
-        while (event := await streaming.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+        while (event := await streaming.read()) is not grpc.aio.EOF:
             events.append(event)
     assert events[-1].status_update.status.state == a2a_pb2.TASK_STATE_COMPLETED
     assert await server.process.wait() == 0

@@ -111,7 +111,7 @@ async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, status_pb2.Sta
 async def rest(stream: Any) -> list[Any]:
     """Of a stream of which something was read."""
     found = []
-    while (event := await stream.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+    while (event := await stream.read()) is not grpc.aio.EOF:
         found.append(event)
     return found
 

@@ -52,7 +52,7 @@ _SERVICES = (
 )
 
 
-def handlers(entrance: Entrance, *, stalled: float = STALLED) -> Iterator["grpc.GenericRpcHandler[Any, Any]"]:
+def handlers(entrance: Entrance, *, stalled: float = STALLED) -> Iterator[grpc.GenericRpcHandler]:
     """For `grpc.aio.Server.add_generic_rpc_handlers`."""
     for service in _SERVICES:
         caller = _Door(entrance, service)
