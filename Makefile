@@ -11,6 +11,8 @@ ARGS ?=
 BIN := .venv/bin
 CHECKED := $(wildcard src tests scripts)
 TYPED := $(wildcard src tests scripts/*.py)
+# What the A2A clients are made of that tests talk with.
+CLIENTS := $(wildcard requirements/clients-*.txt requirements/clients-npm-*/package-lock.json)
 EXTRAS := --extra local --extra mysql --extra postgres
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
   --no-emit-index-url --no-emit-find-links --custom-compile-command 'make pin' $(ARGS)
@@ -66,10 +68,15 @@ format: .venv/.ready-test ## format, and mend what can be mended by machine
 	$(BIN)/ruff format $(CHECKED)
 	$(BIN)/ruff check --fix $(CHECKED)
 
-pin: ## pin the newest versions that pyproject.toml allows (needs uv; ARGS=--upgrade to move)
+pin: ## pin the newest versions that pyproject.toml allows (needs uv, npm; ARGS=--upgrade to move)
 	$(COMPILE) pyproject.toml $(EXTRAS) requirements/build.in --output-file requirements/run.txt
 	$(COMPILE) pyproject.toml $(EXTRAS) requirements/build.in --group dev \
 	  --constraint requirements/run.txt --output-file requirements/test.txt
+	for client in python-0.3 adk nodejs; do \
+	  $(COMPILE) requirements/clients-$$client.in --output-file requirements/clients-$$client.txt || exit; done
+	for client in newest 0.3; do \
+	  (cd requirements/clients-npm-$$client && npm install --package-lock-only --omit-lockfile-registry-resolved \
+	    --no-audit --no-fund) || exit; done
 
 clean: ## remove .venv and everything made by tools
 	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
@@ -83,5 +90,5 @@ endif
 .venv/.ready-run: requirements/run.txt pyproject.toml scripts/setup.sh
 	@scripts/setup.sh run
 
-.venv/.ready-test: requirements/test.txt pyproject.toml scripts/setup.sh
+.venv/.ready-test: requirements/test.txt $(CLIENTS) pyproject.toml scripts/setup.sh
 	@scripts/setup.sh test

