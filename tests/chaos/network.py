@@ -48,6 +48,10 @@ class Link:
         link.port = link._listener.sockets[0].getsockname()[1]
         return link
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Connections from now on."""
+        self._target = (host, port)
+
     @property
     def ports(self) -> set[int]:
         """Of the connections that are open."""
