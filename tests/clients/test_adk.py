@@ -45,9 +45,11 @@ async def test_it_learns_from_the_card_what_the_agent_does(client: Driver, conte
     assert "assistant, an agent served by Hector" in (await client.do("card"))["description"]
 
 
-async def test_it_sends_a_message_and_gets_the_reply(client: Driver, context: str) -> None:
+async def test_it_gets_the_reply_whole_where_it_is_told_not_to_stream(client: Driver, context: str) -> None:
     event = await client.do("send", text="My cat is Tom.", context=context)
     assert (event["text"], event["partial"], event["final"]) == ("Got it: My cat is Tom.", False, True)
+    history = await client.do("history", how="send", context=context)
+    assert history["texts"] == ["My cat is Tom.", "Got it: My cat is Tom."]
 
 
 async def test_it_streams_the_reply(client: Driver, context: str, site: Site) -> None:
@@ -58,7 +60,7 @@ async def test_it_streams_the_reply(client: Driver, context: str, site: Site) ->
     # the empty one that ends the reply, and its own session keeps nothing else. The server's session has all,
     # and is what counts for the next turn.
     assert "".join(event["text"] for event in events if event["partial"]) == "one two three"
-    assert (await client.do("history", context=context))["texts"] == ["Count"]
+    assert (await client.do("history", how="stream", context=context))["texts"] == ["Count"]
     assert await stored(site, events) == ["Count", "one two three"]
 
 

@@ -5,7 +5,6 @@ import sys
 import warnings
 from collections.abc import AsyncIterator
 
-import httpx
 from a2a.client import ClientConfig, ClientFactory
 from lines import Order, Seen, carry_out
 
@@ -23,8 +22,7 @@ async def main(url: str, transport: str, _: str) -> None:
     card_url = f"{url}/.well-known/agent-card.json"
 
     def runner(*, streaming: bool) -> tuple[RemoteA2aAgent, InMemoryRunner]:
-        http = httpx.AsyncClient(timeout=30)
-        config = ClientConfig(streaming=streaming, httpx_client=http, supported_protocol_bindings=[transport])
+        config = ClientConfig(streaming=streaming, supported_protocol_bindings=[transport])
         agent = RemoteA2aAgent("remote", agent_card=card_url, a2a_client_factory=ClientFactory(config))
         return agent, InMemoryRunner(agent, app_name=APP)
 
@@ -43,7 +41,8 @@ async def main(url: str, transport: str, _: str) -> None:
         yield {"kind": "card", "description": streaming_agent.description}
 
     async def history(order: Order) -> AsyncIterator[Seen]:
-        session = await streams.session_service.get_session(
+        runner = whole if order["how"] == "send" else streams
+        session = await runner.session_service.get_session(
             app_name=APP, user_id=USER, session_id=order["context"]
         )
         yield {"kind": "history", "texts": [text for event in session.events if (text := text_of(event))]}
