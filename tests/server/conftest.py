@@ -1,6 +1,6 @@
 """The application in process, opened in one way or another."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import httpx
@@ -10,7 +10,7 @@ from hector.config import AuthSection, LimitsSection, ServerSection
 from hector.domain.tools import Tool
 from hector.domain.turns import TurnSettings
 from hector.server.http.app import build_app
-from tests.server.site import Site, StartSite, open_scripted
+from tests.server.site import AGENTS, Site, StartSite, open_scripted
 
 
 @pytest.fixture
@@ -25,13 +25,18 @@ async def start() -> AsyncIterator[StartSite]:
             base_url: str | None = None,
             settings: TurnSettings | None = None,
             tools: Sequence[Tool] = (),
+            names: Mapping[str, tuple[str, str]] = AGENTS,
+            default_agent: str | None = None,
         ) -> Site:
             runtime, model = await open_scripted(
-                settings=settings, tools={tool.spec.name: tool for tool in tools}
+                settings=settings, tools={tool.spec.name: tool for tool in tools}, names=names
             )
             stack.push_async_callback(runtime.close)
             server = ServerSection(
-                auth=auth or AuthSection(), limits=LimitsSection(body=body_limit), base_url=base_url
+                auth=auth or AuthSection(),
+                limits=LimitsSection(body=body_limit),
+                base_url=base_url,
+                default_agent=default_agent,
             )
             app = build_app(runtime, server, loopback=loopback)
             transport = httpx.ASGITransport(app)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from hector.config.explain import faults_of, named
 from hector.config.faults import Fault, KeyPath, dotted, starts_with
 from hector.config.locate import Locator
-from hector.config.model import Config, dangling_stores
+from hector.config.model import Config, dangling_default_agent, dangling_stores
 from hector.config.tree import Tree, read_tree
 from hector.domain.errors import ConfigError, Problem
 
@@ -120,7 +120,18 @@ def _dangling(tree: Tree) -> list[Fault]:
         if fault.path in tree.variables
         else fault
         for fault in dangling_stores(wanted, stores or {})
-    ]
+    ] + _dangling_default_agent(tree, agents)
+
+
+def _dangling_default_agent(tree: Tree, agents: Collection[str]) -> list[Fault]:
+    path = ("server", "default_agent")
+    _, wanted = tree.at(path)
+    if not isinstance(wanted, str) or not wanted.strip() or path in tree.unreadable:
+        return []
+    faults = dangling_default_agent(wanted, agents)
+    if faults and path in tree.variables:
+        return [Fault(path, f"no agent has the name in {named(tree.variables[path])}")]
+    return faults
 
 
 def _sound(part: Mapping[str, Any], faults: Iterable[Fault]) -> dict[str, Any] | None:
@@ -149,6 +160,9 @@ def _sound(part: Mapping[str, Any], faults: Iterable[Fault]) -> dict[str, Any] |
             agent["tools"] = [
                 tool for index, tool in enumerate(tools) if ("agents", name, "tools", index) not in left_out
             ]
+    server = sound.get("server")
+    if isinstance(server, dict) and server.get("default_agent") not in sound.get("agents", {}):
+        server.pop("default_agent", None)
     return sound if sound.get("agents") else None
 
 

@@ -81,6 +81,7 @@ class ServerSection(Section):
     host: BindHost = "127.0.0.1"
     port: Port = 8090
     base_url: HttpUrl | None = None
+    default_agent: Filled | None = None
     auth: AuthSection = AuthSection()
     limits: LimitsSection = LimitsSection()
     tls: ServerTlsSection | None = None
@@ -233,9 +234,10 @@ class Config(Section):
     _locator: Locator = PrivateAttr(default_factory=Locator)
 
     @model_validator(mode="after")
-    def _stores_exist(self) -> "Config":
+    def _names_exist(self) -> "Config":
         wanted = {name: agent.session_store for name, agent in self.agents.items()}
-        if faults := dangling_stores(wanted, self.session_stores):
+        faults = dangling_stores(wanted, self.session_stores)
+        if faults := faults + dangling_default_agent(self.server.default_agent, self.agents):
             raise FaultsError(*faults)
         return self
 
@@ -282,3 +284,10 @@ def dangling_stores(wanted: Mapping[str, str | None], stores: Collection[str]) -
         for agent, store in wanted.items()
         if store is not None and store not in stores
     ]
+
+
+def dangling_default_agent(wanted: str | None, agents: Collection[str]) -> list[Fault]:
+    if wanted is None or wanted in agents:
+        return []
+    hint = did_you_mean(wanted, agents) or f" (known: {', '.join(sorted(agents))})"
+    return [Fault(("server", "default_agent"), f"no agent named {wanted!r}{hint}")]

@@ -1,6 +1,6 @@
 """Errors as each transport tells them: one table from error class to status, and the shapes of a body."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hector.domain.errors import (
@@ -87,6 +87,20 @@ class NoSuchPathError(CallerError):
         super().__init__("nothing is served at this path; GET /v1/agents lists the agents and their URLs")
 
 
+class NoAgentNamedError(NotFoundError):
+    """A request to the server's own root, which says nothing of an agent."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        names = sorted(known)
+        CallerError.__init__(
+            self,
+            f"no agent is named, and this server has no default one (agents: {', '.join(names)}); use"
+            f" /v1/agents/{names[0]}, or set server.default_agent",
+            field="agent",
+        )
+        self.kind, self.name = "agent", ""
+
+
 class MethodError(CallerError):
     def __init__(self, method: str, allowed: str) -> None:
         super().__init__(f"method {method} is not served at this path (allowed: {allowed})")
@@ -124,6 +138,7 @@ STATUSES: Mapping[type[HectorError], Status] = {
         400, "push_not_supported", "FAILED_PRECONDITION", "PUSH_NOTIFICATION_NOT_SUPPORTED", rpc=-32003
     ),
     NotFoundError: Status(404, "not_found", "NOT_FOUND"),
+    NoAgentNamedError: Status(404, "not_found", "NOT_FOUND"),
     NoSuchPathError: Status(404, "not_found", "NOT_FOUND", "METHOD_NOT_FOUND", rpc=-32601),
     MethodError: Status(405, "method_not_allowed", "UNIMPLEMENTED"),
     UnauthenticatedError: Status(401, "unauthenticated", "UNAUTHENTICATED"),

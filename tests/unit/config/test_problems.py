@@ -66,6 +66,10 @@ agents:
         ("xyz: 1", "xyz: unknown key (known: agents, llms, session_stores, server, turns, logging)"),
         ("server: 8090", "server: wanted a mapping, found a number"),
         ("llms: [a]", "llms: wanted a mapping of names, found a list"),
+        (
+            "server: {default_agent: A1}",
+            "server.default_agent: no agent named 'A1' (known: a)",
+        ),
         ("server: {port: eighty}", "server.port: wanted a whole number, found 'eighty'"),
         ("server: {port: 80.5}", "server.port: wanted a whole number, found 80.5"),
         ("server: {port: true}", "server.port: wanted a number, found true"),

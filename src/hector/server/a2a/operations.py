@@ -15,7 +15,12 @@ from hector.server.a2a.dialect import Dialect
 from hector.server.a2a.incoming import SendRequest
 from hector.server.a2a.narrator import Narrator
 from hector.server.a2a.wire import Json
-from hector.server.statuses import BodyTooLargeError, NotCancelableError, TaskEndedError
+from hector.server.statuses import (
+    BodyTooLargeError,
+    NoAgentNamedError,
+    NotCancelableError,
+    TaskEndedError,
+)
 
 LONGEST_HISTORY = 10_000
 """Messages of a task's history that may be asked for."""
@@ -46,12 +51,19 @@ class LastEvent:
 class Operations:
     """Each for one agent and one user; answers are JSON in the caller's dialect."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, *, default_agent: str | None = None) -> None:
+        """`default_agent`: serves who names none; where there is one agent alone, that does anyway."""
         self._runtime = runtime
+        self._default_agent = default_agent
 
-    def check_agent(self, name: str) -> None:
-        """Raises `NotFoundError`."""
-        self._runtime.agent(name)
+    def agent_for(self, name: str | None) -> str:
+        """The named agent, else the default one. Raises `NotFoundError`."""
+        agents = self._runtime.agents
+        if not name:
+            name = self._default_agent or (next(iter(agents)) if len(agents) == 1 else None)
+        if name is None:
+            raise NoAgentNamedError(agents)
+        return self._runtime.agent(name).name
 
     async def send(self, agent: str, user_id: str, asked: SendRequest) -> Json:
         """The task at its end, or as it stands for who does not want to wait."""

@@ -31,8 +31,11 @@ from hector.server.statuses import MethodError, NoSuchPathError, status_of
 
 logger = logging.getLogger(__name__)
 
-_CARD = "agent-card.json"
-_RPC_PATH = re.compile(r"/agents/[^/]+")
+_AGENT = "/agents/{agent:segment}"
+_CARD_PATH = re.compile(r"(/agents/[^/]+)?/\.well-known/agent-card\.json")
+_RPC_PATH = re.compile(r"/|/agents/[^/]+")
+_A2A_WORDS = frozenset({"message:send", "message:stream", "tasks", ".well-known"})
+"""The first segments of A2A's paths below an agent's URL."""
 _PROBES = frozenset({"/health", "/ready"})
 
 
@@ -69,7 +72,7 @@ class HectorApp:
 
     def open(self, runtime: Runtime) -> None:
         """Serve its agents from now on."""
-        operations = Operations(runtime)
+        operations = Operations(runtime, default_agent=self._server.default_agent)
         cards = Cards(
             self._server.base_url,
             signs_in=self._entrance.tokens.required,
@@ -77,26 +80,32 @@ class HectorApp:
         )
         rest = Rest(operations, body_limit=self._server.limits.body)
         rpc = JsonRpc(operations, body_limit=self._server.limits.body)
-        browse = Browse(runtime, cards)
-        agent = "/agents/{agent:segment}"
-        session = agent + "/sessions/{session:segment}"
+        browse = Browse(runtime, operations, cards)
+        session = _AGENT + "/sessions/{session:segment}"
         # The most frequent first, for a route is found by trying one after another.
         self._routes[:0] = [
+            *self._a2a_routes(_AGENT, rest, rpc, browse),
+            Route(_AGENT + "/sessions", browse.sessions, methods=["GET"]),
+            Route(session, browse.session, methods=["GET"]),
+            Route(session, browse.delete, methods=["DELETE"]),
+            Route("/agents", browse.agents, methods=["GET"]),
+            *self._a2a_routes("", rest, rpc, browse),
+        ]
+        self._router = Router(self._routes, redirect_slashes=False)
+        self._stores = StoreCheck(runtime)
+        self._entrance.open(operations, runtime)
+
+    def _a2a_routes(self, agent: str, rest: Rest, rpc: JsonRpc, browse: Browse) -> list[Route]:
+        """Below an agent's URL; the server's own root has the same for its default agent."""
+        return [
             Route(agent + "/message:send", rest.send, methods=["POST"]),
             Route(agent + "/message:stream", rest.stream, methods=["POST"]),
             Route(agent + "/tasks/{task:segment}:cancel", rest.cancel, methods=["POST"]),
             Route(agent + "/tasks/{task:segment}:subscribe", rest.subscribe, methods=["GET", "POST"]),
             Route(agent + "/tasks/{task:segment}", rest.task, methods=["GET"]),
-            Route(agent, rpc.call, methods=["POST"]),
-            Route(agent + "/sessions", browse.sessions, methods=["GET"]),
-            Route(session, browse.session, methods=["GET"]),
-            Route(session, browse.delete, methods=["DELETE"]),
-            Route(agent + "/.well-known/" + _CARD, browse.card, methods=["GET"]),
-            Route("/agents", browse.agents, methods=["GET"]),
+            Route(agent or "/", rpc.call, methods=["POST"]),
+            Route(agent + "/.well-known/agent-card.json", browse.card, methods=["GET"]),
         ]
-        self._router = Router(self._routes, redirect_slashes=False)
-        self._stores = StoreCheck(runtime)
-        self._entrance.open(operations, runtime)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "uvicorn is told to send nothing else"
@@ -123,7 +132,7 @@ class HectorApp:
         self._origins.check(exchange.headers.get(b"host"), exchange.headers.get(b"origin"))
         if path not in _PROBES:
             self._entrance.check_stopping()
-            if not path.endswith(_CARD):  # a card tells how to sign in, so it needs no token
+            if not _CARD_PATH.fullmatch(path):  # a card tells how to sign in, so it needs no token
                 exchange.caller = self._entrance.caller(exchange.headers.get(b"authorization"))
             if not exchange.rpc:  # which tells the id of the call with each fault
                 exchange.read_version()
@@ -176,26 +185,41 @@ def build_app(runtime: Runtime, server: ServerSection, *, loopback: bool) -> Hec
 
 
 def canonical_path(scope: Scope) -> str:
-    """The path for routing: one spelling for each of an agent's URLs, and an encoded `/` stays encoded.
+    """The path for routing: one spelling for each URL, and an encoded `/` stays encoded.
 
-    `/v1/agents/a/...`, `/agents/a/...` and A2A 0.3's `/v1/agents/a/v1/...` are one, and so are an agent's own
-    URL with a slash at its end and without. Raises `InvalidError`.
+    `/v1/agents/a/...`, `/agents/a/...`, A2A 0.3's `/v1/agents/a/v1/...` and A2A 1.0's `/a/...` with a tenant
+    are one, so are `/v1/...` and `/...` at the root, and so are an agent's own URL with a slash at its end
+    and without. Raises `InvalidError`.
     """
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    segments = raw.partition(b"?")[0].split(b"/")[1:]
-    if len(segments) > 1 and segments[0] == b"v1":
-        del segments[0]
-    if len(segments) > 3 and segments[0] == b"agents" and segments[2] == b"v1":
-        del segments[2]
-    if len(segments) == 3 and segments[0] == b"agents" and segments[2] in (b"", b"v1"):
-        del segments[2]
-    path = b"/" + b"/".join(segments)
     try:
-        if b"%" not in path:
-            return path.decode()
-        return "".join("/" + _encode_segment(unquote_to_bytes(segment).decode()) for segment in segments)
+        segments = [_decode_segment(each) for each in raw.partition(b"?")[0].split(b"/")[1:]]
     except UnicodeDecodeError:
         raise InvalidError("path", "is not UTF-8 where it is decoded") from None
+    if segments[0] == "v1":
+        segments[:1] = [] if len(segments) > 1 else [""]
+    if segments[0] == "agents":
+        if len(segments) > 2 and segments[2] == "v1":
+            del segments[2]
+        if segments[2:] == [""]:
+            del segments[2]
+    elif len(segments) > 1:
+        segments = _with_tenant(segments)
+    if segments[-2:] == [".well-known", "agent.json"]:  # its name before 0.3
+        segments[-1] = "agent-card.json"
+    return "/" + "/".join(map(_encode_segment, segments))
+
+
+def _with_tenant(segments: list[str]) -> list[str]:
+    """A2A 1.0 has the tenant, which here is an agent, before its own paths."""
+    if len(segments) > 2 and segments[1] == "v1":
+        del segments[1]
+    is_root = not segments[0] or segments[0] in _A2A_WORDS
+    return segments if is_root or segments[1] not in _A2A_WORDS else ["agents", *segments]
+
+
+def _decode_segment(raw: bytes) -> str:
+    return unquote_to_bytes(raw).decode() if b"%" in raw else raw.decode()
 
 
 def _encode_segment(text: str) -> str:

@@ -36,20 +36,22 @@ class JsonRpc:
         self._body_limit = body_limit
 
     async def call(self, request: Request) -> Response:
-        """POST to an agent's URL."""
+        """POST to an agent's URL, or to the server's own."""
         exchange = exchange_of(request)
-        agent: str = request.path_params["agent"]
-        self._operations.check_agent(agent)
+        named: str | None = request.path_params.get("agent")
+        if named is not None:
+            self._operations.agent_for(named)
         check_media_type(exchange.headers.get(b"content-type"))
         envelope = _read_envelope(parse_json(await read_body(request, self._body_limit)), exchange)
         exchange.read_version()
         dialect, method = _find(envelope.method, exchange.version)
+        params = Fields(envelope.params, "")
         asked = Asked(
             self._operations,
-            agent,
+            self._operations.agent_for(named or params.text("tenant")),
             exchange.caller.user_id,
             dialect,
-            Fields(envelope.params, ""),
+            params,
             exchange.last_event(),
             exchange.idempotency_key,
         )

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hector.server.a2a.dialect import Dialect
+from hector.server.a2a.fields import Fields
 from hector.server.a2a.incoming import SendRequest, read_send
 from hector.server.a2a.operations import LONGEST_HISTORY, Events, Operations
 from hector.server.http.body import check_media_type, parse_object, read_body
@@ -21,15 +22,13 @@ class Rest:
     async def send(self, request: Request) -> Response:
         """POST message:send."""
         exchange = exchange_of(request)
-        agent: str = request.path_params["agent"]
-        asked = await self._read(request, agent, exchange)
+        agent, asked = await self._read(request, exchange)
         return exchange.answer(await self._operations.send(agent, exchange.caller.user_id, asked))
 
     async def stream(self, request: Request) -> Response:
         """POST message:stream."""
         exchange = exchange_of(request)
-        agent: str = request.path_params["agent"]
-        asked = await self._read(request, agent, exchange)
+        agent, asked = await self._read(request, exchange)
         user_id = exchange.caller.user_id
         return _streamed(
             await self._operations.stream(agent, user_id, asked, after=exchange.last_event()), exchange
@@ -40,7 +39,7 @@ class Rest:
         exchange = exchange_of(request)
         return _streamed(
             await self._operations.subscribe(
-                request.path_params["agent"],
+                self._agent(request, exchange),
                 exchange.caller.user_id,
                 request.path_params["task"],
                 _dialect(exchange),
@@ -55,7 +54,7 @@ class Rest:
         history = exchange.count("historyLength", 0, least=0, most=LONGEST_HISTORY) or 0
         return exchange.answer(
             await self._operations.task(
-                request.path_params["agent"],
+                self._agent(request, exchange),
                 exchange.caller.user_id,
                 request.path_params["task"],
                 _dialect(exchange),
@@ -68,18 +67,26 @@ class Rest:
         exchange = exchange_of(request)
         return exchange.answer(
             await self._operations.cancel(
-                request.path_params["agent"],
+                self._agent(request, exchange),
                 exchange.caller.user_id,
                 request.path_params["task"],
                 _dialect(exchange),
             )
         )
 
-    async def _read(self, request: Request, agent: str, exchange: Exchange) -> SendRequest:
-        self._operations.check_agent(agent)  # before a body of megabytes is read in vain
+    async def _read(self, request: Request, exchange: Exchange) -> tuple[str, SendRequest]:
+        """The agent, and what it is sent."""
+        if "agent" in request.path_params:
+            self._agent(request, exchange)  # before a body of megabytes is read in vain
         check_media_type(exchange.headers.get(b"content-type"))
         body = parse_object(await read_body(request, self._body_limit))
-        return read_send(body, version=exchange.version, idempotency_key=exchange.idempotency_key)
+        asked = read_send(body, version=exchange.version, idempotency_key=exchange.idempotency_key)
+        return self._agent(request, exchange, Fields(body, "").text("tenant")), asked
+
+    def _agent(self, request: Request, exchange: Exchange, tenant: str | None = None) -> str:
+        """Named by the path; at the server's root by A2A 1.0's tenant, or the default one."""
+        named = request.path_params.get("agent") or tenant or exchange.query.get("tenant")
+        return self._operations.agent_for(named)
 
 
 def _streamed(events: Events, exchange: Exchange) -> Response:
