@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from hector.config import AuthSection, LimitsSection, ServerSection
+from hector.domain.profiles import Profile
 from hector.domain.tools import Tool
 from hector.domain.turns import TurnSettings
 from hector.server.http.app import build_app
@@ -27,9 +28,13 @@ async def start() -> AsyncIterator[StartSite]:
             tools: Sequence[Tool] = (),
             names: Mapping[str, tuple[str, str]] = AGENTS,
             default_agent: str | None = None,
+            profile: Profile | None = None,
         ) -> Site:
             runtime, model = await open_scripted(
-                settings=settings, tools={tool.spec.name: tool for tool in tools}, names=names
+                settings=settings,
+                tools={tool.spec.name: tool for tool in tools},
+                names=names,
+                profile=profile or Profile(),
             )
             stack.push_async_callback(runtime.close)
             server = ServerSection(

@@ -10,6 +10,7 @@ import httpx
 
 from hector.config import AuthSection, TokenSection
 from hector.domain.agents import Agent
+from hector.domain.profiles import Profile
 from hector.domain.tools import Tool
 from hector.domain.turns import TurnSettings
 from hector.llm.scripted import ScriptedModel, scripted_model
@@ -98,6 +99,7 @@ async def open_scripted(
     settings: TurnSettings | None = None,
     tools: Mapping[str, Tool] | None = None,
     names: Mapping[str, tuple[str, str]] = AGENTS,
+    profile: Profile = Profile(),
 ) -> tuple[Runtime, ScriptedModel]:
     store = open_memory()
     model = scripted_model("obey")
@@ -113,6 +115,7 @@ async def open_scripted(
             "main",
             title,
             description,
+            profile,
         )
         for name, (title, description) in names.items()
     }

@@ -1,12 +1,10 @@
-"""Agents, cards and sessions."""
+"""Agents and sessions."""
 
 import asyncio
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from a2a.types import AgentCard
-from google.protobuf.json_format import ParseDict
 
 from hector.domain.messages import File, Text, UserMessage
 from hector.tools.function import FunctionTool
@@ -31,24 +29,6 @@ async def test_urls_come_from_the_configured_base(start: StartSite) -> None:
     assert card["url"] == "https://hector.example.org/x/v1/agents/a"
     listed = (await site.http.get("/v1/agents")).json()["agents"]
     assert listed[1]["url"] == "https://hector.example.org/x/v1/agents/b"
-
-
-async def test_a_card_is_true_and_in_the_sdks_form(site: Site) -> None:
-    answer = await site.http.get("/v1/agents/a/.well-known/agent-card.json")
-    assert answer.headers["cache-control"] == "private, max-age=60"
-    assert answer.headers["last-modified"].endswith("GMT")
-    card = ParseDict(answer.json(), AgentCard(), ignore_unknown_fields=True)
-    assert (card.name, card.description) == ("Agent A", "obeys")
-    assert card.capabilities.streaming
-    assert not card.capabilities.push_notifications
-    assert [(each.protocol_binding, each.protocol_version) for each in card.supported_interfaces] == [
-        ("HTTP+JSON", "1.0"),
-        ("JSONRPC", "1.0"),
-        ("HTTP+JSON", "0.3"),
-        ("JSONRPC", "0.3"),
-    ]
-    assert answer.json()["preferredTransport"] == "HTTP+JSON"
-    assert (await site.http.get("/v1/agents/none/.well-known/agent-card.json")).status_code == 404
 
 
 @pytest.mark.parametrize(

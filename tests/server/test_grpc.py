@@ -20,6 +20,7 @@ from hector.domain.turns import TurnSettings
 from hector.llm.scripted import ScriptedModel
 from hector.runtime.patience import Patience
 from hector.runtime.runtime import Runtime
+from hector.server.a2a.card import Cards
 from hector.server.a2a.operations import Operations
 from hector.server.a2a.wire import Json
 from hector.server.entrance import Entrance
@@ -66,7 +67,8 @@ async def start() -> AsyncIterator[StartSite]:
             stack.push_async_callback(runtime.close)
             section = ServerSection(auth=auth or AuthSection(), limits=LimitsSection(body=body_limit))
             entrance = Entrance(section, Patience(), loopback=True, hold=0.0)
-            entrance.open(Operations(runtime), runtime)
+            cards = Cards(runtime, None, signs_in=entrance.tokens.required)
+            entrance.open(Operations(runtime, cards), runtime)
             listener = GrpcListener(entrance, body_limit=body_limit, stalled=stalled)
             port = await listener.start("127.0.0.1", 0)
             stack.push_async_callback(listener.stop, 0.0)

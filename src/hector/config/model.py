@@ -1,11 +1,11 @@
 """The configuration: one frozen class for each section of the file, explained in docs/configuration.md."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
-from hector.config.faults import Fault, FaultsError
+from hector.config.faults import Fault, FaultsError, KeyPath, dotted
 from hector.config.locate import Locator
 from hector.config.section import Section
 from hector.config.sql import SqlSection
@@ -23,6 +23,7 @@ from hector.config.values import (
     LeaseTtl,
     LogFormat,
     LogLevel,
+    MediaType,
     MessageSize,
     OnBusy,
     OnCrash,
@@ -33,7 +34,10 @@ from hector.config.values import (
     TimeLimit,
     Token,
     ToolPath,
+    Uri,
     UserId,
+    WebUrl,
+    json_params,
 )
 from hector.domain.errors import Problem
 from hector.domain.turns import Recovery, TurnSettings
@@ -202,15 +206,73 @@ class MemorySection(Section):
     working: WorkingSection = SummaryBufferSection()
 
 
+class SkillSection(Section):
+    id: Filled
+    name: Filled
+    description: Filled
+    tags: tuple[Filled, ...] = ()
+    examples: tuple[Filled, ...] = ()
+    input_modes: tuple[MediaType, ...] = ()
+    output_modes: tuple[MediaType, ...] = ()
+
+
+class ExtensionSection(Section):
+    uri: Uri
+    description: str = ""
+    required: bool = False
+    params: Mapping[str, Any] = {}
+
+    _params = field_validator("params")(json_params)
+
+
+class ProviderSection(Section):
+    organization: Filled
+    url: WebUrl
+
+
+class ExtendedSection(Section):
+    """What only callers who signed in are told."""
+
+    description: str = ""
+    skills: tuple[SkillSection, ...] = ()
+
+
 class AgentSection(Section):
     llm: Filled
     name: str | None = None
     description: str = ""
+    version: Filled | None = None
+    provider: ProviderSection | None = None
+    documentation_url: WebUrl | None = None
+    icon_url: WebUrl | None = None
+    skills: tuple[SkillSection, ...] = ()
+    extended: ExtendedSection = ExtendedSection()
+    extensions: tuple[ExtensionSection, ...] = ()
     prompt: str = ""
     session_store: str | None = None
     memory: MemorySection = MemorySection()
     tools: tuple[ToolPath, ...] = ()
     turns: AgentTurnsSection = AgentTurnsSection()
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "AgentSection":
+        skills: dict[KeyPath, str] = {("skills", index): each.id for index, each in enumerate(self.skills)}
+        for index, skill in enumerate(self.extended.skills):
+            skills["extended", "skills", index] = skill.id
+        extensions: dict[KeyPath, str] = {
+            ("extensions", index): each.uri for index, each in enumerate(self.extensions)
+        }
+        if faults := [*_repeated(skills, "id"), *_repeated(extensions, "uri")]:
+            raise FaultsError(*faults)
+        return self
+
+
+def _repeated(named: Mapping[KeyPath, str], key: str) -> Iterator[Fault]:
+    first: dict[str, KeyPath] = {}
+    for path, name in named.items():
+        earlier = first.setdefault(name, path)
+        if earlier != path:
+            yield Fault((*path, key), f"is the same as {dotted((*earlier, key))}; wanted another")
 
 
 # ------------------------------------------------------------------------------------------ the file

@@ -4,7 +4,7 @@ import ipaddress
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -23,6 +23,10 @@ _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2*
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?\.?")
 _TOOL = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x2b\x2d-\x7e]+")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+*-]+/[A-Za-z0-9!#$&^_.+*-]+(; ?[\x21-\x7e]+)*")
+_DEEPEST = 50
+_LARGEST_INTEGER = 2**53 - 1
 _SHORTEST_TOKEN = 8
 _SETTING = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*")
 _LONGEST_POSTGRES_NAME = 63
@@ -113,6 +117,49 @@ def _http_url(url: str) -> str:
     if not good or not _VISIBLE.fullmatch(url):
         raise ValueError("wanted a URL like https://host:port/path")
     return url.rstrip("/")
+
+
+def _web_url(url: str) -> str:
+    """Any page, as people are sent to it."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not _VISIBLE.fullmatch(url):
+        raise ValueError("wanted a URL like https://host/path")
+    return url
+
+
+def _uri(text: str) -> str:
+    if not _URI.fullmatch(text):
+        raise ValueError("wanted a URI without commas, like https://host/extension/v1")
+    return text
+
+
+def _media_type(text: str) -> str:
+    if not _MEDIA_TYPE.fullmatch(text):
+        raise ValueError("wanted a media type like text/plain")
+    return text
+
+
+def json_params(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Numbers are doubles for whoever reads them."""
+    level: list[Any] = [params]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, Mapping | list)
+            for inner in (each.values() if isinstance(each, Mapping) else each)
+        ]
+        if any(isinstance(each, float) and not math.isfinite(each) for each in level):
+            raise ValueError("wanted finite numbers")
+        if any(isinstance(each, int) and abs(each) > _LARGEST_INTEGER for each in level):
+            raise ValueError("wanted whole numbers up to 2^53 - 1; write larger ones as text")
+        if not level:
+            return params
+    raise ValueError(f"wanted at most {_DEEPEST} levels")
 
 
 def _bind_host(host: str) -> str:
@@ -287,6 +334,9 @@ ToolPath: TypeAlias = Annotated[str, AfterValidator(_tool_path)]
 BindHost: TypeAlias = Annotated[str, AfterValidator(_bind_host)]
 HttpUrl: TypeAlias = Annotated[str, AfterValidator(_http_url)]
 DatabasePath: TypeAlias = Annotated[Path, BeforeValidator(_database_path)]
+WebUrl: TypeAlias = Annotated[str, AfterValidator(_web_url)]
+Uri: TypeAlias = Annotated[str, AfterValidator(_uri)]
+MediaType: TypeAlias = Annotated[str, AfterValidator(_media_type)]
 FilePath: TypeAlias = Annotated[Path, BeforeValidator(_file_path)]
 ReadableFile: TypeAlias = Annotated[Path, BeforeValidator(_file_path), AfterValidator(_readable)]
 DatabaseHost: TypeAlias = Annotated[str, AfterValidator(_database_host)]

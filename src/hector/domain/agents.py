@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from hector.domain.memory import TokenCounter, WorkingMemory
 from hector.domain.models import Model
+from hector.domain.profiles import Profile
 from hector.domain.tools import Tool
 from hector.domain.turns import TurnSettings
 
@@ -24,3 +25,4 @@ class Agent:
     title: str = ""
     """The YAML's `name`, for people."""
     description: str = ""
+    profile: Profile = Profile()

@@ -16,6 +16,7 @@ from hector.config.model import (
     LocalSection,
     OpenAISection,
     ScriptedSection,
+    SkillSection,
     SqlStoreSection,
     SummaryBufferSection,
     WorkingSection,
@@ -25,6 +26,7 @@ from hector.domain.agents import Agent
 from hector.domain.errors import ConfigError, Problem
 from hector.domain.memory import TokenCounter, WorkingMemory
 from hector.domain.models import Model
+from hector.domain.profiles import Extension, Profile, Provider, Skill
 from hector.domain.tools import Tool
 from hector.llm.resolve import LlmEntry, ModelChoice, ResolveError, resolve
 from hector.memory.token_budget import TokenBudget
@@ -188,6 +190,35 @@ def _agent(
         section.session_store or PRIVATE_STORE,
         section.name or name,
         section.description,
+        _profile(section),
+    )
+
+
+def _profile(section: AgentSection) -> Profile:
+    provider = section.provider
+    return Profile(
+        section.version or "",
+        Provider(provider.organization, provider.url) if provider else None,
+        section.documentation_url,
+        section.icon_url,
+        tuple(map(_skill, section.skills)),
+        tuple(
+            Extension(each.uri, each.description, each.required, each.params) for each in section.extensions
+        ),
+        section.extended.description,
+        tuple(map(_skill, section.extended.skills)),
+    )
+
+
+def _skill(section: SkillSection) -> Skill:
+    return Skill(
+        section.id,
+        section.name,
+        section.description,
+        section.tags,
+        section.examples,
+        section.input_modes,
+        section.output_modes,
     )
 
 

@@ -70,6 +70,13 @@ class TaskEndedError(CallerError):
         self.turn_id = turn_id
 
 
+class NoExtendedCardError(CallerError):
+    def __init__(self) -> None:
+        super().__init__(
+            "nobody signs in here, so there is no card beyond the public one (.well-known/agent-card.json)"
+        )
+
+
 class ParseError(InvalidError):
     """What came is not JSON."""
 
@@ -149,6 +156,9 @@ STATUSES: Mapping[type[HectorError], Status] = {
     ParseError: Status(400, "invalid", "INVALID_ARGUMENT", "INVALID_REQUEST", rpc=-32700),
     NotARequestError: Status(400, "invalid", "INVALID_ARGUMENT", "INVALID_REQUEST", rpc=-32600),
     MethodNotFoundError: Status(404, "not_found", "NOT_FOUND", "METHOD_NOT_FOUND", rpc=-32601),
+    NoExtendedCardError: Status(
+        400, "no_extended_card", "FAILED_PRECONDITION", "UNSUPPORTED_OPERATION", rpc=-32004
+    ),
     TaskEndedError: Status(400, "task_ended", "FAILED_PRECONDITION", "UNSUPPORTED_OPERATION", rpc=-32004),
     NotCancelableError: Status(
         400, "not_cancelable", "FAILED_PRECONDITION", "TASK_NOT_CANCELABLE", rpc=-32002

@@ -202,6 +202,43 @@ def test_each_fault_says_what_was_wanted_and_what_was_found(fragment: str, probl
             "{llm: x, memory: {working: summary_buffer}}",
             "agents.a.memory.working: wanted a mapping, found a text",
         ),
+        (
+            "{llm: x, skills: [{id: s, name: S, description: d, input_modes: [text]}]}",
+            "agents.a.skills[0].input_modes[0]: wanted a media type like text/plain, found 'text'",
+        ),
+        (
+            (
+                "{llm: x, skills: [{id: s, name: S, description: d}], extended: {skills: [{id: s, name:"
+                " S, description: d}]}}"
+            ),
+            "agents.a.extended.skills[0].id: is the same as skills[0].id; wanted another",
+        ),
+        (
+            "{llm: x, extensions: [{uri: 'urn:x'}, {uri: 'urn:x'}]}",
+            "agents.a.extensions[1].uri: is the same as extensions[0].uri; wanted another",
+        ),
+        (
+            "{llm: x, extensions: [{uri: 'a,b'}]}",
+            (
+                "agents.a.extensions[0].uri: wanted a URI without commas, like https://host/extension/v1,"
+                " found 'a,b'"
+            ),
+        ),
+        (
+            "{llm: x, extensions: [{uri: 'urn:x', params: {p: [.nan]}}]}",
+            "agents.a.extensions[0].params: wanted finite numbers, found a mapping",
+        ),
+        (
+            "{llm: x, extensions: [{uri: 'urn:x', params: {p: {q: 9007199254740992}}}]}",
+            (
+                "agents.a.extensions[0].params: wanted whole numbers up to 2^53 - 1; write larger ones as"
+                " text, found a mapping"
+            ),
+        ),
+        (
+            "{llm: x, icon_url: icon.png}",
+            "agents.a.icon_url: wanted a URL like https://host/path, found 'icon.png'",
+        ),
     ],
 )
 def test_faults_of_agents(agent: str, problem: str) -> None:

@@ -1,72 +1,210 @@
-"""Agent cards: what a client learns of an agent before it talks to it."""
+"""Agent cards: what a client learns of an agent before it talks to it, in the words of both versions."""
 
-from collections.abc import Mapping
-from email.utils import formatdate
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
-from typing import Any
-
-from starlette.responses import Response
+from typing import TypeAlias
+from urllib.parse import urlsplit
 
 from hector.domain.agents import Agent
-from hector.server.http.responses import json_response
+from hector.domain.messages import JsonValue
+from hector.domain.profiles import Extension, Skill
+from hector.runtime.runtime import Runtime
+from hector.server.a2a.dialect import Dialect
+from hector.server.a2a.wire import Json, filled
+from hector.server.statuses import NoExtendedCardError
+
+_KEPT = 256
+"""Cards: where no `server.base_url` is set, each name for this server makes its own."""
+_INPUT_MODES: list[JsonValue] = ["text/plain", "application/json"]
+_OUTPUT_MODES: list[JsonValue] = ["text/plain"]
+_BEARER = "bearer"
+
+GrpcAddress: TypeAlias = Callable[[str], str]
+"""The `host:port` of the gRPC listener, for who reached this server under a URL."""
+Signer: TypeAlias = Callable[[Sequence[Json]], list[JsonValue]]
+"""Signatures of one card, over each of the forms in which clients may read it."""
 
 
 class Cards:
-    def __init__(self, base_url: str | None, *, signs_in: bool, tls: bool = False) -> None:
+    """An agent changes only with a restart, so each card is made once."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        base_url: str | None,
+        *,
+        signs_in: bool,
+        pushes: bool = False,
+        grpc: GrpcAddress | None = None,
+        sign: Signer | None = None,
+    ) -> None:
+        """`signs_in`: callers need a token, so there is somebody to tell more than the public card."""
+        self._runtime = runtime
         self._base_url = base_url
-        self._scheme = "https" if tls else "http"
         self._signs_in = signs_in
-        # An agent changes only with a restart.
-        shared = "public" if base_url else "private"  # a URL by the caller's word is for that caller
-        self._headers = {
-            "cache-control": f"{shared}, max-age=60",
-            "last-modified": formatdate(usegmt=True),
+        self._pushes = pushes
+        self._grpc = grpc
+        self._sign = sign
+        self._made = lru_cache(_KEPT)(self._make)
+
+    @property
+    def shared(self) -> bool:
+        """A card is the same for all; otherwise its URLs are by the word of the caller."""
+        return self._base_url is not None
+
+    def url(self, agent: str, reached: str) -> str:
+        """By `server.base_url`, else by `reached`, the URL under which the caller reached this server."""
+        return f"{self._base_url or reached}/v1/agents/{agent}"
+
+    def public(self, agent: str, reached: str) -> Json:
+        """In the words of both versions at once. Raises `NotFoundError`."""
+        return self._made(agent, self._base_url or reached, None)
+
+    def extended(self, agent: str, reached: str, dialect: Dialect) -> Json:
+        """With what only callers who signed in are told. Raises `NotFoundError`, `NoExtendedCardError`."""
+        self._runtime.agent(agent)
+        if not self._signs_in:
+            raise NoExtendedCardError
+        return self._made(agent, self._base_url or reached, dialect)
+
+    def _make(self, name: str, base: str, dialect: Dialect | None) -> Json:
+        """Without a dialect the public card."""
+        facts = self._facts(self._runtime.agent(name), base, extended=dialect is not None)
+        match dialect:
+            case None:
+                new, old = _in_1_0(facts), _in_0_3(facts)
+                # What both have under one name is in the newer words, but for schemes, which hold both.
+                return self._signed(old | new | _schemes(old), new)
+            case Dialect.V1:
+                return self._signed(_in_1_0(facts))
+            case Dialect.V03_JSON:
+                return self._signed(_in_0_3(facts))
+            case Dialect.V03_PROTO:
+                return self._signed(_in_0_3_proto(facts))
+
+    def _facts(self, agent: Agent, base: str, *, extended: bool) -> "_Facts":
+        title, profile = agent.title or agent.name, agent.profile
+        description = agent.description or f"{title}, an agent served by Hector"
+        skills = profile.skills or (Skill("chat", title, description, ("chat",)),)
+        if extended:
+            description = profile.extended_description or description
+            skills += profile.extended_skills
+        url = self.url(agent.name, base)
+        grpc = self._grpc(base) if self._grpc else None
+        return _Facts(
+            agent, title, description, skills, url, grpc, signs_in=self._signs_in, pushes=self._pushes
+        )
+
+    def _signed(self, *forms: Json) -> Json:
+        """The first form is the card; it may also be read as one of the others."""
+        card, *_ = forms
+        return card | {"signatures": self._sign(forms)} if self._sign else card
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a card says, before it is put into words."""
+
+    agent: Agent
+    title: str
+    description: str
+    skills: Sequence[Skill]
+    url: str
+    grpc: str | None
+    """`host:port`."""
+    signs_in: bool
+    pushes: bool
+
+    def common(self) -> Json:
+        """What both versions say in the same words."""
+        profile = self.agent.profile
+        made: Json = {
+            "name": self.title,
+            "description": self.description,
+            "version": profile.version or version("hector"),
+            "capabilities": {"streaming": True, "pushNotifications": self.pushes}
+            | _extensions(profile.extensions),
+            "defaultInputModes": _INPUT_MODES,
+            "defaultOutputModes": _OUTPUT_MODES,
+            "skills": [_skill(skill) for skill in self.skills],
         }
-        self._made: dict[str, Mapping[str, Any]] = {}
+        if profile.provider:
+            made["provider"] = {"organization": profile.provider.organization, "url": profile.provider.url}
+        return filled(made, documentationUrl=profile.documentation_url, iconUrl=profile.icon_url)
 
-    def url(self, agent: str, headers: Mapping[bytes, bytes]) -> str:
-        """By `server.base_url`, else by the name under which the caller reached this server."""
-        base = self._base_url or f"{self._scheme}://{headers.get(b'host', b'localhost').decode('latin-1')}"
-        return f"{base}/v1/agents/{agent}"
 
-    def response(self, agent: Agent, headers: Mapping[bytes, bytes]) -> Response:
-        url = self.url(agent.name, headers)
-        if self._base_url is None:
-            card = self._make(agent, url)
-        else:
-            card = self._made.get(agent.name) or self._made.setdefault(agent.name, self._make(agent, url))
-        return json_response(card, headers=self._headers)
+def _in_1_0(facts: _Facts) -> Json:
+    made = facts.common()
+    addresses = {"HTTP+JSON": facts.url, "JSONRPC": facts.url} | ({"GRPC": facts.grpc} if facts.grpc else {})
+    made["supportedInterfaces"] = [
+        {"url": url, "protocolBinding": binding, "protocolVersion": spoken}
+        for spoken in ("1.0", "0.3")
+        for binding, url in addresses.items()
+    ]
+    capabilities = made["capabilities"]
+    assert isinstance(capabilities, dict)
+    made["capabilities"] = capabilities | {"extendedAgentCard": facts.signs_in}
+    if facts.signs_in:
+        made["securitySchemes"] = {_BEARER: {"httpAuthSecurityScheme": {"scheme": "Bearer"}}}
+        made["securityRequirements"] = [{"schemes": {_BEARER: {}}}]
+    return made
 
-    def _make(self, agent: Agent, url: str) -> Mapping[str, Any]:
-        # A tenth of a second to import, which a server that nobody asks for a card need not spend.
-        from a2a.server.request_handlers.response_helpers import agent_card_to_dict  # noqa: PLC0415
-        from a2a.types import (  # noqa: PLC0415
-            AgentCapabilities,
-            AgentCard,
-            AgentInterface,
-            AgentSkill,
-        )
 
-        description = agent.description or f"{agent.title or agent.name}, an agent served by Hector"
-        card = AgentCard(
-            name=agent.title or agent.name,
-            description=description,
-            version=version("hector"),
-            supported_interfaces=[
-                AgentInterface(url=url, protocol_binding=binding, protocol_version=spoken)
-                for spoken in ("1.0", "0.3")
-                for binding in ("HTTP+JSON", "JSONRPC")
-            ],
-            capabilities=AgentCapabilities(
-                streaming=True, push_notifications=False, extended_agent_card=False
-            ),
-            default_input_modes=["text/plain", "application/json"],
-            default_output_modes=["text/plain"],
-            skills=[
-                AgentSkill(id="chat", name=agent.title or agent.name, description=description, tags=["chat"])
-            ],
-        )
-        if self._signs_in:
-            card.security_schemes["bearer"].http_auth_security_scheme.scheme = "Bearer"
-            card.security_requirements.add().schemes["bearer"].SetInParent()
-        return agent_card_to_dict(card)
+def _in_0_3(facts: _Facts) -> Json:
+    """As its JSON schema has it; a scheme may also be read as protobuf has it."""
+    made = facts.common()
+    interfaces = [("HTTP+JSON", facts.url), ("JSONRPC", facts.url)]
+    if facts.grpc:
+        # In 0.3 it is a URL; of what needs no TLS, http.
+        interfaces.append(("GRPC", f"{urlsplit(facts.url).scheme}://{facts.grpc}"))
+    made |= {
+        "protocolVersion": "0.3.0",
+        "url": facts.url,
+        "preferredTransport": "HTTP+JSON",
+        "additionalInterfaces": [{"url": url, "transport": transport} for transport, url in interfaces],
+    }
+    if facts.signs_in:
+        scheme: Json = {"httpAuthSecurityScheme": {"scheme": "Bearer"}, "type": "http", "scheme": "Bearer"}
+        made["supportsAuthenticatedExtendedCard"] = True
+        made["securitySchemes"] = {_BEARER: scheme}
+        made["security"] = [{_BEARER: []}]
+    return made
+
+
+def _in_0_3_proto(facts: _Facts) -> Json:
+    made = _in_0_3(facts)
+    if facts.signs_in:
+        made["securitySchemes"] = {_BEARER: {"httpAuthSecurityScheme": {"scheme": "Bearer"}}}
+        made["security"] = [{"schemes": {_BEARER: {}}}]
+    return made
+
+
+def _schemes(card: Json) -> Json:
+    return {"securitySchemes": card["securitySchemes"]} if "securitySchemes" in card else {}
+
+
+def _skill(skill: Skill) -> Json:
+    """Both versions demand tags."""
+    made: Json = {
+        "id": skill.id,
+        "name": skill.name,
+        "description": skill.description,
+        "tags": [*skill.tags] or [skill.id],
+    }
+    lists = {"examples": skill.examples, "inputModes": skill.input_modes, "outputModes": skill.output_modes}
+    return made | {name: [*values] for name, values in lists.items() if values}
+
+
+def _extensions(extensions: Sequence[Extension]) -> Json:
+    return {"extensions": [_extension(each) for each in extensions]} if extensions else {}
+
+
+def _extension(extension: Extension) -> Json:
+    made: Json = filled({"uri": extension.uri}, description=extension.description)
+    if extension.required:
+        made["required"] = True
+    if extension.params:
+        made["params"] = dict(extension.params)
+    return made

@@ -24,6 +24,8 @@ class Asked:
     """As JSON over HTTP has them in bodies, paths and queries together."""
     after: LastEvent | None = None
     idempotency_key: str | None = None
+    reached: str = ""
+    """The URL under which the caller reached this server over HTTP."""
 
     def message(self) -> SendRequest:
         return read_send(self.params.values, version=self.dialect, idempotency_key=self.idempotency_key)
@@ -59,6 +61,10 @@ async def _cancel(asked: Asked) -> Json:
     return await asked.operations.cancel(asked.agent, asked.user_id, asked.task_id(), asked.dialect)
 
 
+async def _card(asked: Asked) -> Json:
+    return asked.operations.extended_card(asked.agent, asked.reached, asked.dialect)
+
+
 async def _subscribe(asked: Asked) -> Events:
     return await asked.operations.subscribe(
         asked.agent, asked.user_id, asked.task_id(), asked.dialect, after=asked.after
@@ -72,6 +78,7 @@ UNARY: Mapping[str, Unary] = {
     "SendMessage": _send,
     "GetTask": _get,
     "CancelTask": _cancel,
+    "GetExtendedAgentCard": _card,
 }
 STREAMING: Mapping[str, Streaming] = {
     "SendStreamingMessage": _stream,

@@ -11,6 +11,7 @@ from hector.domain.turns import Reason, Turn, TurnState
 from hector.runtime.handle import TurnHandle
 from hector.runtime.runtime import Runtime
 from hector.server.a2a import wire
+from hector.server.a2a.card import Cards
 from hector.server.a2a.dialect import Dialect
 from hector.server.a2a.incoming import SendRequest
 from hector.server.a2a.narrator import Narrator
@@ -51,9 +52,10 @@ class LastEvent:
 class Operations:
     """Each for one agent and one user; answers are JSON in the caller's dialect."""
 
-    def __init__(self, runtime: Runtime, *, default_agent: str | None = None) -> None:
+    def __init__(self, runtime: Runtime, cards: Cards, *, default_agent: str | None = None) -> None:
         """`default_agent`: serves who names none; where there is one agent alone, that does anyway."""
         self._runtime = runtime
+        self._cards = cards
         self._default_agent = default_agent
 
     def agent_for(self, name: str | None) -> str:
@@ -109,6 +111,10 @@ class Operations:
         if turn.state is not TurnState.CANCELED:
             raise NotCancelableError(turn.id, turn.state)
         return wire.task(dialect, turn)
+
+    def extended_card(self, agent: str, reached: str, dialect: Dialect) -> Json:
+        """`reached` is the URL under which the caller reached this server. Raises `NoExtendedCardError`."""
+        return self._cards.extended(agent, reached, dialect)
 
     async def _submit(self, agent: str, user_id: str, asked: SendRequest, *, stream: bool) -> TurnHandle:
         try:

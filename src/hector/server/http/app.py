@@ -21,6 +21,7 @@ from hector.server.a2a.card import Cards
 from hector.server.a2a.operations import Operations
 from hector.server.entrance import Entrance
 from hector.server.http.browse import Browse
+from hector.server.http.cards import CardPages
 from hector.server.http.exchange import Exchange
 from hector.server.http.jsonrpc import JsonRpc, rpc_failure
 from hector.server.http.origins import Origins
@@ -34,7 +35,9 @@ logger = logging.getLogger(__name__)
 _AGENT = "/agents/{agent:segment}"
 _CARD_PATH = re.compile(r"(/agents/[^/]+)?/\.well-known/agent-card\.json")
 _RPC_PATH = re.compile(r"/|/agents/[^/]+")
-_A2A_WORDS = frozenset({"message:send", "message:stream", "tasks", ".well-known"})
+_A2A_WORDS = frozenset(
+    {"message:send", "message:stream", "tasks", ".well-known", "extendedAgentCard", "card"}
+)
 """The first segments of A2A's paths below an agent's URL."""
 _PROBES = frozenset({"/health", "/ready"})
 
@@ -72,30 +75,27 @@ class HectorApp:
 
     def open(self, runtime: Runtime) -> None:
         """Serve its agents from now on."""
-        operations = Operations(runtime, default_agent=self._server.default_agent)
-        cards = Cards(
-            self._server.base_url,
-            signs_in=self._entrance.tokens.required,
-            tls=self._server.tls is not None,
-        )
+        cards = Cards(runtime, self._server.base_url, signs_in=self._entrance.tokens.required)
+        operations = Operations(runtime, cards, default_agent=self._server.default_agent)
+        pages = CardPages(operations, cards)
         rest = Rest(operations, body_limit=self._server.limits.body)
         rpc = JsonRpc(operations, body_limit=self._server.limits.body)
-        browse = Browse(runtime, operations, cards)
+        browse = Browse(runtime, cards)
         session = _AGENT + "/sessions/{session:segment}"
         # The most frequent first, for a route is found by trying one after another.
         self._routes[:0] = [
-            *self._a2a_routes(_AGENT, rest, rpc, browse),
+            *self._a2a_routes(_AGENT, rest, rpc, pages),
             Route(_AGENT + "/sessions", browse.sessions, methods=["GET"]),
             Route(session, browse.session, methods=["GET"]),
             Route(session, browse.delete, methods=["DELETE"]),
             Route("/agents", browse.agents, methods=["GET"]),
-            *self._a2a_routes("", rest, rpc, browse),
+            *self._a2a_routes("", rest, rpc, pages),
         ]
         self._router = Router(self._routes, redirect_slashes=False)
         self._stores = StoreCheck(runtime)
         self._entrance.open(operations, runtime)
 
-    def _a2a_routes(self, agent: str, rest: Rest, rpc: JsonRpc, browse: Browse) -> list[Route]:
+    def _a2a_routes(self, agent: str, rest: Rest, rpc: JsonRpc, cards: CardPages) -> list[Route]:
         """Below an agent's URL; the server's own root has the same for its default agent."""
         return [
             Route(agent + "/message:send", rest.send, methods=["POST"]),
@@ -104,7 +104,9 @@ class HectorApp:
             Route(agent + "/tasks/{task:segment}:subscribe", rest.subscribe, methods=["GET", "POST"]),
             Route(agent + "/tasks/{task:segment}", rest.task, methods=["GET"]),
             Route(agent or "/", rpc.call, methods=["POST"]),
-            Route(agent + "/.well-known/agent-card.json", browse.card, methods=["GET"]),
+            Route(agent + "/.well-known/agent-card.json", cards.public, methods=["GET"]),
+            Route(agent + "/extendedAgentCard", cards.extended, methods=["GET"]),
+            Route(agent + "/card", cards.extended_of_0_3, methods=["GET"]),
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -214,7 +216,7 @@ def _with_tenant(segments: list[str]) -> list[str]:
     """A2A 1.0 has the tenant, which here is an agent, before its own paths."""
     if len(segments) > 2 and segments[1] == "v1":
         del segments[1]
-    is_root = not segments[0] or segments[0] in _A2A_WORDS
+    is_root = segments[0] in {"", "tasks", ".well-known"}
     return segments if is_root or segments[1] not in _A2A_WORDS else ["agents", *segments]
 
 

@@ -23,7 +23,6 @@ from hector.domain.sessions import Session
 from hector.runtime.runtime import Runtime
 from hector.server.a2a.card import Cards
 from hector.server.a2a.dialect import Dialect
-from hector.server.a2a.operations import Operations
 from hector.server.a2a.wire import Json, filled, part_json, timestamp
 from hector.server.http.exchange import exchange_of
 
@@ -32,9 +31,8 @@ _LARGEST = 2**53
 
 
 class Browse:
-    def __init__(self, runtime: Runtime, operations: Operations, cards: Cards) -> None:
+    def __init__(self, runtime: Runtime, cards: Cards) -> None:
         self._runtime = runtime
-        self._operations = operations
         self._cards = cards
 
     async def agents(self, request: Request) -> Response:
@@ -44,18 +42,11 @@ class Browse:
                 "name": agent.name,
                 "title": agent.title,
                 "description": agent.description,
-                "url": self._cards.url(agent.name, exchange.headers),
+                "url": self._cards.url(agent.name, exchange.reached),
             }
             for agent in self._runtime.agents.values()
         ]
         return exchange.answer({"agents": agents})
-
-    async def card(self, request: Request) -> Response:
-        """At the server's root `?name=` chooses the agent."""
-        exchange = exchange_of(request)
-        named = request.path_params.get("agent") or exchange.query.get("name")
-        agent = self._runtime.agent(self._operations.agent_for(named))
-        return self._cards.response(agent, exchange.headers)
 
     async def sessions(self, request: Request) -> Response:
         exchange = exchange_of(request)

@@ -30,6 +30,7 @@ class Exchange:
     query: Mapping[str, str]
     media_type: str
     """The answer's: the caller's own."""
+    scheme: str = "http"
     caller: Caller = _NOBODY
     version: Dialect | None = None
     """Named by the caller; not read yet where it was refused."""
@@ -52,7 +53,13 @@ class Exchange:
             headers,
             dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {},
             _A2A_JSON if b"application/a2a+json" in said else _JSON,
+            scope.get("scheme", "http"),
         )
+
+    @property
+    def reached(self) -> str:
+        """The URL under which the caller reached this server."""
+        return f"{self.scheme}://{self.headers.get(b'host', b'localhost').decode('latin-1')}"
 
     def read_version(self) -> None:
         """Raises `VersionNotSupportedError`."""

@@ -54,6 +54,7 @@ class JsonRpc:
             params,
             exchange.last_event(),
             exchange.idempotency_key,
+            exchange.reached,
         )
         if streaming := STREAMING.get(method):
             results = _results(await streaming(asked), dialect, exchange.rpc_id)
@@ -141,6 +142,7 @@ _OF_0_3 = {
     "tasks/get": "GetTask",
     "tasks/cancel": "CancelTask",
     "tasks/resubscribe": "SubscribeToTask",
+    "agent/getAuthenticatedExtendedCard": "GetExtendedAgentCard",
 }
 """The names that A2A 1.0 gave them."""
 _WRAPPED = frozenset({"SendMessage"})
