@@ -13,7 +13,7 @@ CHECKED := $(wildcard src tests scripts)
 TYPED := $(wildcard src tests scripts/*.py)
 # What the A2A clients are made of that tests talk with.
 CLIENTS := $(wildcard requirements/clients-*.txt requirements/clients-npm-*/package-lock.json)
-EXTRAS := --extra local --extra mysql --extra postgres
+EXTRAS := --extra local --extra mysql --extra postgres --extra signing
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
   --no-emit-index-url --no-emit-find-links --custom-compile-command 'make pin' $(ARGS)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import httpx
 import pytest
@@ -29,6 +30,7 @@ async def start() -> AsyncIterator[StartSite]:
             names: Mapping[str, tuple[str, str]] = AGENTS,
             default_agent: str | None = None,
             profile: Profile | None = None,
+            **server_keys: Any,
         ) -> Site:
             runtime, model = await open_scripted(
                 settings=settings,
@@ -42,6 +44,7 @@ async def start() -> AsyncIterator[StartSite]:
                 limits=LimitsSection(body=body_limit),
                 base_url=base_url,
                 default_agent=default_agent,
+                **server_keys,
             )
             app = build_app(runtime, server, loopback=loopback)
             transport = httpx.ASGITransport(app)

@@ -24,10 +24,11 @@ def config_path(named: Path | None) -> Path:
 def load_config(named: Path | None, *more: Check) -> Config:
     """Raises `ConfigError` with all that is wrong, missing keys and tools too."""
     # The runtime's imports are heavy, and whoever only starts workers does without them.
+    from hector.cli.card_key import card_key_problems  # noqa: PLC0415
     from hector.cli.certificates import certificate_problems  # noqa: PLC0415
     from hector.runtime.build import check  # noqa: PLC0415
 
-    return load(config_path(named), checks=[check(), certificate_problems, *more])
+    return load(config_path(named), checks=[check(), certificate_problems, card_key_problems, *more])
 
 
 def choose_agent(config: Config, name: str | None, field: str = "--agent") -> str:

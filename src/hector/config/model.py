@@ -28,6 +28,7 @@ from hector.config.values import (
     OnBusy,
     OnCrash,
     Port,
+    ReadableFile,
     Script,
     Temperature,
     Threads,
@@ -86,6 +87,9 @@ class ServerSection(Section):
     port: Port = 8090
     base_url: HttpUrl | None = None
     default_agent: Filled | None = None
+    card_key: ReadableFile | None = None
+    card_key_id: Filled | None = None
+    card_key_url: WebUrl | None = None
     auth: AuthSection = AuthSection()
     limits: LimitsSection = LimitsSection()
     tls: ServerTlsSection | None = None

@@ -24,7 +24,7 @@ _BEARER = "bearer"
 GrpcAddress: TypeAlias = Callable[[str], str]
 """The `host:port` of the gRPC listener, for who reached this server under a URL."""
 Signer: TypeAlias = Callable[[Sequence[Json]], list[JsonValue]]
-"""Signatures of one card, over each of the forms in which clients may read it."""
+"""Signatures over each of the forms in which clients may read one card."""
 
 
 class Cards:
@@ -76,9 +76,10 @@ class Cards:
             case None:
                 new, old = _in_1_0(facts), _in_0_3(facts)
                 # What both have under one name is in the newer words, but for schemes, which hold both.
-                return self._signed(old | new | _schemes(old), new)
+                return self._signed(old | new | _schemes(old), new, _without_empty(new))
             case Dialect.V1:
-                return self._signed(_in_1_0(facts))
+                new = _in_1_0(facts)
+                return self._signed(new, _without_empty(new))
             case Dialect.V03_JSON:
                 return self._signed(_in_0_3(facts))
             case Dialect.V03_PROTO:
@@ -97,10 +98,9 @@ class Cards:
             agent, title, description, skills, url, grpc, signs_in=self._signs_in, pushes=self._pushes
         )
 
-    def _signed(self, *forms: Json) -> Json:
-        """The first form is the card; it may also be read as one of the others."""
-        card, *_ = forms
-        return card | {"signatures": self._sign(forms)} if self._sign else card
+    def _signed(self, card: Json, *forms: Json) -> Json:
+        """Readers who keep only what their version knows, or drop what is empty, sign and check a form."""
+        return card | {"signatures": self._sign([card, *forms])} if self._sign else card
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +183,21 @@ def _in_0_3_proto(facts: _Facts) -> Json:
 
 def _schemes(card: Json) -> Json:
     return {"securitySchemes": card["securitySchemes"]} if "securitySchemes" in card else {}
+
+
+def _without_empty(card: Json) -> Json:
+    """As a2a-sdk signs and checks it: empty texts, lists and objects are left out at any depth."""
+    found = _cleaned(card)
+    assert isinstance(found, dict), "a card has a name"
+    return found
+
+
+def _cleaned(value: JsonValue) -> JsonValue:
+    if isinstance(value, dict):
+        return {name: kept for name, each in value.items() if (kept := _cleaned(each)) is not None} or None
+    if isinstance(value, list):
+        return [kept for each in value if (kept := _cleaned(each)) is not None] or None
+    return None if value == "" else value
 
 
 def _skill(skill: Skill) -> Json:

@@ -19,6 +19,7 @@ from hector.runtime.patience import Patience
 from hector.runtime.runtime import Runtime
 from hector.server.a2a.card import Cards
 from hector.server.a2a.operations import Operations
+from hector.server.a2a.signing import open_signer
 from hector.server.entrance import Entrance
 from hector.server.http.browse import Browse
 from hector.server.http.cards import CardPages
@@ -61,11 +62,15 @@ class HectorApp:
     """Takes requests from the first moment on, and serves them once it has been given a runtime."""
 
     def __init__(self, server: ServerSection, entrance: Entrance, *, loopback: bool) -> None:
-        """`loopback`: every address that the server listens on is this machine's own."""
+        """`loopback`: every address that the server listens on is this machine's own.
+
+        Raises `ConfigError`.
+        """
         self._server = server
         self._entrance = entrance
         self._stores: StoreCheck | None = None
         """None as long as they are being opened."""
+        self._signer = open_signer(server)
         self._origins = Origins(server.host, server.base_url, loopback=loopback)
         self._routes = [
             Route("/health", self._health, methods=["GET"]),
@@ -75,7 +80,12 @@ class HectorApp:
 
     def open(self, runtime: Runtime) -> None:
         """Serve its agents from now on."""
-        cards = Cards(runtime, self._server.base_url, signs_in=self._entrance.tokens.required)
+        cards = Cards(
+            runtime,
+            self._server.base_url,
+            signs_in=self._entrance.tokens.required,
+            sign=self._signer.sign if self._signer else None,
+        )
         operations = Operations(runtime, cards, default_agent=self._server.default_agent)
         pages = CardPages(operations, cards)
         rest = Rest(operations, body_limit=self._server.limits.body)
