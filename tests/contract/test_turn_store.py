@@ -482,13 +482,14 @@ async def test_one_id_for_two_messages_is_a_conflict(store: SqlSessionStore, one
 
 
 async def test_message_metadata_is_no_part_of_what_is_compared(store: SqlSessionStore, one: Actor) -> None:
-    first = replace(one.arrival(message_id="m1"), message=UserMessage((Text("hi"),), {"sent": 1}))
+    message = UserMessage((Text("hi"),), {"sent": 1}, ("urn:x", "urn:y"))
+    first = replace(one.arrival(message_id="m1"), message=message)
     again = replace(one.arrival(message_id="m1"), message=UserMessage((Text("hi"),), {"sent": 2}))
     await store.accept(first, WINDOW)
     assert isinstance(await store.accept(again, WINDOW), Joined)
     (stored,) = await store.messages(KEY)
     assert isinstance(stored.message, UserMessage)
-    assert stored.message.metadata == {"sent": 1}
+    assert (stored.message.metadata, stored.message.extensions) == ({"sent": 1}, ("urn:x", "urn:y"))
 
 
 async def test_big_files_are_compared_by_their_content(store: SqlSessionStore, one: Actor) -> None:

@@ -26,6 +26,7 @@ from hector.domain.errors import (
 from hector.server.statuses import (
     STATUSES,
     BodyTooLargeError,
+    ExtensionRequiredError,
     MediaTypeError,
     MethodError,
     MethodNotFoundError,
@@ -63,6 +64,7 @@ ERRORS: list[tuple[HectorError, int]] = [
     (NotCancelableError("t", "completed"), 400),
     (TaskEndedError("t", "completed"), 400),
     (NoExtendedCardError(), 400),
+    (ExtensionRequiredError("a", ["urn:x"]), 400),
     (ParseError("body", "is not JSON"), 400),
     (NotARequestError("jsonrpc", 'wanted "2.0"'), 400),
     (MethodNotFoundError("no such method"), 404),

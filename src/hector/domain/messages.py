@@ -79,6 +79,8 @@ class UserMessage:
     parts: tuple[UserPart, ...]
     metadata: Metadata | None = field(default=None, compare=False)
     """Kept for the client; not part of what was said, so repeats may differ in it."""
+    extensions: tuple[str, ...] = field(default=(), compare=False)
+    """URIs of A2A's extensions by whose rules the metadata is to be read; kept like that."""
 
     @property
     def text(self) -> str:
@@ -161,6 +163,8 @@ def check_message(message: UserMessage, field: str = "message") -> None:
                 assert_never(part)
         _check_json(dict(part.metadata or {}), f"{place}.metadata")
     _check_json(dict(message.metadata or {}), f"{field}.metadata")
+    for number, extension in enumerate(message.extensions):
+        check_storable(extension, f"{field}.extensions[{number}]")
 
 
 def size_of(message: Message) -> int:

@@ -70,6 +70,15 @@ class TaskEndedError(CallerError):
         self.turn_id = turn_id
 
 
+class ExtensionRequiredError(CallerError):
+    def __init__(self, agent: str, missing: Iterable[str]) -> None:
+        super().__init__(
+            f"agent {agent!r} serves those only who know its extensions; ask for them in the header"
+            f" A2A-Extensions: {', '.join(missing)}",
+            field="A2A-Extensions",
+        )
+
+
 class NoExtendedCardError(CallerError):
     def __init__(self) -> None:
         super().__init__(
@@ -156,6 +165,9 @@ STATUSES: Mapping[type[HectorError], Status] = {
     ParseError: Status(400, "invalid", "INVALID_ARGUMENT", "INVALID_REQUEST", rpc=-32700),
     NotARequestError: Status(400, "invalid", "INVALID_ARGUMENT", "INVALID_REQUEST", rpc=-32600),
     MethodNotFoundError: Status(404, "not_found", "NOT_FOUND", "METHOD_NOT_FOUND", rpc=-32601),
+    ExtensionRequiredError: Status(
+        400, "extension_required", "FAILED_PRECONDITION", "EXTENSION_SUPPORT_REQUIRED", rpc=-32008
+    ),
     NoExtendedCardError: Status(
         400, "no_extended_card", "FAILED_PRECONDITION", "UNSUPPORTED_OPERATION", rpc=-32004
     ),

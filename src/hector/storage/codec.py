@@ -74,7 +74,7 @@ def decode(
     parts = tuple([decode_part(part, files or {}) for part in stored])
     match role:
         case 1:
-            return UserMessage(cast("tuple[UserPart, ...]", parts), decode_metadata(metadata))
+            return UserMessage(cast("tuple[UserPart, ...]", parts), *decode_notes(metadata))
         case 2:
             return ModelMessage(cast("tuple[ModelPart, ...]", parts))
         case _:
@@ -90,12 +90,21 @@ def file_references(content: str) -> list[str]:
     return [part["file"]["sha256"] for part in parts if "file" in part and "sha256" in part["file"]]
 
 
-def encode_metadata(metadata: Metadata | None) -> str | None:
-    return to_json(dict(metadata)) if metadata else None
+def encode_notes(message: UserMessage) -> str | None:
+    """The text of `messages.metadata`: an object, or an array of that and the extensions if there are any."""
+    metadata = dict(message.metadata) if message.metadata else None
+    if message.extensions:
+        return to_json([metadata, *message.extensions])
+    return to_json(metadata) if metadata else None
 
 
-def decode_metadata(text: str | None) -> Metadata | None:
-    return cast(Metadata, json.loads(text)) if text else None
+def decode_notes(text: str | None) -> tuple[Metadata | None, tuple[str, ...]]:
+    """The metadata, and the extensions."""
+    match json.loads(text) if text else None:
+        case [metadata, *extensions]:
+            return metadata, tuple(extensions)
+        case metadata:
+            return cast("Metadata | None", metadata), ()
 
 
 def storable(text: str) -> str:

@@ -31,7 +31,7 @@ from hector.domain.memory import TailLimit
 from hector.domain.messages import StoredMessage
 from hector.domain.turns import Arrival, Begun, Lease, NewMessage, Outcome, Turn, TurnState
 from hector.storage import statements as sql
-from hector.storage.codec import encode, encode_metadata, role_of
+from hector.storage.codec import encode, encode_notes, role_of
 from hector.storage.events import batch
 from hector.storage.operations import Operation, Statement, execute, fetch, now
 from hector.storage.reading import key_parameters, read_tail
@@ -266,7 +266,7 @@ def begin(arrival: Arrival, limit: TailLimit) -> Operation[Begun | None]:
             "message_id": arrival.message_id,
             "role": role_of(message),
             "content": content,
-            "metadata": encode_metadata(message.metadata),
+            "metadata": encode_notes(message),
             "tokens": arrival.tokens,
         },
     )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from hector.domain.messages import StoredMessage
 from hector.domain.turns import Arrival, Lease, NewMessage, TurnState
 from hector.storage import statements as sql
-from hector.storage.codec import encode, encode_metadata, role_of
+from hector.storage.codec import encode, encode_notes, role_of
 from hector.storage.operations import Operation, execute, fetch
 from hector.storage.reading import Parameters, key_parameters
 
@@ -57,7 +57,7 @@ def insert_user_message(
         "retry": retry,
         "role": role_of(message),
         "content": content,
-        "metadata": encode_metadata(message.metadata),
+        "metadata": encode_notes(message),
         "tokens": arrival.tokens,
         "ticket": ticket,
         "waits_at": arrival.replica_id if seq is None else None,

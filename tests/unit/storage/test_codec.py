@@ -23,7 +23,7 @@ from hector.storage.codec import (
     INLINE_BYTES,
     decode,
     encode,
-    encode_metadata,
+    encode_notes,
     file_references,
     role_of,
     storable,
@@ -40,6 +40,7 @@ metadata = st.none() | st.dictionaries(any_text, json_values, max_size=3)
 contents = st.binary(max_size=50) | st.sampled_from(
     [b"x" * INLINE_BYTES, b"x" * (INLINE_BYTES + 1), b"y" * (INLINE_BYTES + 1)]
 )
+uris = st.lists(any_text, max_size=3).map(tuple)
 texts = st.builds(Text, any_text, metadata)
 data = st.builds(Data, json_values, maybe_text, metadata)
 files = st.builds(File, maybe_text, maybe_text, contents, st.none(), metadata) | st.builds(
@@ -49,7 +50,7 @@ thinking = st.builds(Thinking, any_text, maybe_text)
 calls = st.builds(ToolCall, any_text, any_text, any_text, st.booleans())
 results = st.builds(ToolResult, any_text, any_text, any_text, st.booleans())
 messages: st.SearchStrategy[Message] = (
-    st.builds(UserMessage, st.lists(texts | data | files, max_size=4).map(tuple), metadata)
+    st.builds(UserMessage, st.lists(texts | data | files, max_size=4).map(tuple), metadata, uris)
     | st.builds(ModelMessage, st.lists(texts | thinking | data | files | calls, max_size=4).map(tuple))
     | st.builds(ToolMessage, results)
 )
@@ -58,12 +59,13 @@ messages: st.SearchStrategy[Message] = (
 @given(messages)
 def test_a_message_comes_back_as_it_was(message: Message) -> None:
     content, kept = encode(message)
-    text = encode_metadata(message.metadata) if isinstance(message, UserMessage) else None
+    text = encode_notes(message) if isinstance(message, UserMessage) else None
     again = decode(role_of(message), content, text, kept)
     assert again == message
     if isinstance(message, UserMessage):
         assert isinstance(again, UserMessage)
         assert again.metadata == (message.metadata or None)
+        assert again.extensions == message.extensions
 
 
 @given(messages)

@@ -90,6 +90,18 @@ class Fields:
             found.append(Fields(item, f"{path}[{number}]"))
         return found
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Empty where it is absent or null."""
+        value = self.raw(name)
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            raise self._wrong(name, "an array", value)
+        for number, item in enumerate(value):
+            if not isinstance(item, str):
+                raise InvalidError(f"{self.path(name)}[{number}]", f"wanted a string, found {kind_of(item)}")
+        return tuple(str(item) for item in value)
+
     def metadata(self, name: str = "metadata") -> Metadata | None:
         if (found := self.object(name)) is None:
             return None

@@ -61,7 +61,11 @@ def read_send(
     at_once, history = _read_configuration(fields, unsaid_is_false=unsaid_is_false)
     return SendRequest(
         dialect,
-        UserMessage(tuple(_read_parts(said, dialect, named=version is not None)), said.metadata()),
+        UserMessage(
+            tuple(_read_parts(said, dialect, named=version is not None)),
+            said.metadata(),
+            said.texts("extensions"),
+        ),
         place,
         message_id,
         _read_context_id(said),

@@ -27,6 +27,12 @@ class Asked:
     reached: str = ""
     """The URL under which the caller reached this server over HTTP."""
 
+    def activate(self, method: str, extensions: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that the caller gets; a card is shown to all. Raises `ExtensionRequiredError`."""
+        if method == "GetExtendedAgentCard":
+            return ()
+        return self.operations.activate(self.agent, self.dialect, extensions)
+
     def message(self) -> SendRequest:
         return read_send(self.params.values, version=self.dialect, idempotency_key=self.idempotency_key)
 

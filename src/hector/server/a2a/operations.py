@@ -13,6 +13,7 @@ from hector.runtime.runtime import Runtime
 from hector.server.a2a import wire
 from hector.server.a2a.card import Cards
 from hector.server.a2a.dialect import Dialect
+from hector.server.a2a.extensions import activated
 from hector.server.a2a.incoming import SendRequest
 from hector.server.a2a.narrator import Narrator
 from hector.server.a2a.wire import Json
@@ -66,6 +67,10 @@ class Operations:
         if name is None:
             raise NoAgentNamedError(agents)
         return self._runtime.agent(name).name
+
+    def activate(self, agent: str, dialect: Dialect, asked: tuple[str, ...]) -> tuple[str, ...]:
+        """The extensions that this caller gets of those they ask for. Raises `ExtensionRequiredError`."""
+        return activated(self._runtime.agent(agent), dialect, asked)
 
     async def send(self, agent: str, user_id: str, asked: SendRequest) -> Json:
         """The task at its end, or as it stands for who does not want to wait."""

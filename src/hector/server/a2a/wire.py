@@ -145,6 +145,7 @@ def message(
     *,
     user: bool = False,
     metadata: Metadata | None = None,
+    extensions: Sequence[str] = (),
 ) -> Json:
     made: Json = {"messageId": message_id, "contextId": key.session_id, "taskId": turn_id}
     said: list[JsonValue] = [part_json(dialect, part) for part in parts]
@@ -159,6 +160,8 @@ def message(
             assert_never(dialect)
     if metadata:
         made["metadata"] = dict(metadata)
+    if extensions:
+        made["extensions"] = [*extensions]
     return made
 
 
@@ -272,12 +275,20 @@ def _is_said(stored: StoredMessage) -> bool:
 
 
 def _history_message(dialect: Dialect, turn: Turn, stored: StoredMessage) -> Json:
-    user = isinstance(stored.message, UserMessage)
     # What the agent said has no message id; its place in the session is one.
     message_id = stored.message_id or f"{turn.id}.{stored.seq}"
-    metadata = stored.message.metadata if isinstance(stored.message, UserMessage) else None
-    parts = visible(stored.message.parts)
-    return message(dialect, turn.key, turn.id, message_id, parts, user=user, metadata=metadata)
+    said = stored.message
+    user = said if isinstance(said, UserMessage) else None
+    return message(
+        dialect,
+        turn.key,
+        turn.id,
+        message_id,
+        visible(said.parts),
+        user=user is not None,
+        metadata=user.metadata if user else None,
+        extensions=user.extensions if user else (),
+    )
 
 
 def why(turn: Turn) -> Json | None:

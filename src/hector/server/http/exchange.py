@@ -12,6 +12,7 @@ from starlette.types import Scope
 from hector.domain.errors import InvalidError
 from hector.domain.messages import JsonValue
 from hector.server.a2a.dialect import Dialect, named_version
+from hector.server.a2a.extensions import HEADER, OLD_HEADER, requested
 from hector.server.a2a.operations import LastEvent
 from hector.server.auth import Caller
 from hector.server.http.responses import json_response
@@ -19,6 +20,8 @@ from hector.server.http.responses import json_response
 _NOBODY = Caller("", admin=False, may_browse=False)
 _JSON, _A2A_JSON = "application/json", "application/a2a+json"
 
+
+_EXTENSIONS = frozenset({HEADER.encode(), OLD_HEADER.encode()})
 
 RpcId: TypeAlias = str | int | None
 
@@ -31,6 +34,10 @@ class Exchange:
     media_type: str
     """The answer's: the caller's own."""
     scheme: str = "http"
+    extensions: tuple[str, ...] = ()
+    """Of A2A, that the caller asks for."""
+    activated: tuple[str, ...] = ()
+    """Those of them that they get."""
     caller: Caller = _NOBODY
     version: Dialect | None = None
     """Named by the caller; not read yet where it was refused."""
@@ -48,12 +55,19 @@ class Exchange:
     def of(cls, scope: Scope) -> "Exchange":
         headers = dict(scope["headers"])
         query = scope["query_string"]
+        asked: tuple[str, ...] = ()
+        if _EXTENSIONS & headers.keys():
+            # They may come in several headers of one name.
+            asked = requested(
+                value.decode("latin-1") for name, value in scope["headers"] if name in _EXTENSIONS
+            )
         said = headers.get(b"content-type") or headers.get(b"accept") or b""
         return cls(
             headers,
             dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {},
             _A2A_JSON if b"application/a2a+json" in said else _JSON,
             scope.get("scheme", "http"),
+            asked,
         )
 
     @property
@@ -86,7 +100,17 @@ class Exchange:
         raise InvalidError(name, f"wanted a whole number from {least} to {most}")
 
     def answer(self, value: Mapping[str, JsonValue]) -> Response:
-        return json_response(value, media_type=self.media_type)
+        answer = json_response(value, media_type=self.media_type)
+        if self.activated:
+            answer.headers.update(self.agreed())
+        return answer
+
+    def agreed(self) -> Mapping[str, str]:
+        """Headers that tell the activated extensions, under the name that the caller used."""
+        if not self.activated:
+            return {}
+        names = [name for name in (HEADER, OLD_HEADER) if name.encode() in self.headers]
+        return dict.fromkeys(names, ", ".join(self.activated))
 
 
 def exchange_of(request: Request) -> Exchange:

@@ -56,9 +56,10 @@ class JsonRpc:
             exchange.idempotency_key,
             exchange.reached,
         )
+        exchange.activated = asked.activate(method, exchange.extensions)
         if streaming := STREAMING.get(method):
             results = _results(await streaming(asked), dialect, exchange.rpc_id)
-            return EventStream(results, broken=partial(_broken, exchange.rpc_id))
+            return EventStream(results, broken=partial(_broken, exchange.rpc_id), headers=exchange.agreed())
         answer = await UNARY[method](asked)
         bare = _bare(dialect, answer) if method in _WRAPPED else answer
         return exchange.answer(_result(bare, exchange.rpc_id))

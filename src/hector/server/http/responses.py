@@ -78,11 +78,12 @@ class EventStream(Response):
         events: AsyncGenerator[tuple[str | None, Mapping[str, JsonValue]], None],
         *,
         broken: Callable[[Exception], bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
         keep_alive: float = KEEP_ALIVE,
         stalled: float = STALLED,
     ) -> None:
         """`broken` writes the event that tells why no end will come."""
-        super().__init__(None, 200, _STREAM_HEADERS)
+        super().__init__(None, 200, {**_STREAM_HEADERS, **(headers or {})})
         del self.headers["content-length"]
         self._events = events
         self._broken = broken or error_event

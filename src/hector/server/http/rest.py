@@ -77,20 +77,35 @@ class Rest:
     async def _read(self, request: Request, exchange: Exchange) -> tuple[str, SendRequest]:
         """The agent, and what it is sent."""
         if "agent" in request.path_params:
-            self._agent(request, exchange)  # before a body of megabytes is read in vain
+            self._operations.agent_for(
+                request.path_params["agent"]
+            )  # before a body of megabytes is read in vain
         check_media_type(exchange.headers.get(b"content-type"))
         body = parse_object(await read_body(request, self._body_limit))
         asked = read_send(body, version=exchange.version, idempotency_key=exchange.idempotency_key)
-        return self._agent(request, exchange, Fields(body, "").text("tenant")), asked
+        tenant = Fields(body, "").text("tenant")
+        return self._agent(request, exchange, tenant=tenant, dialect=asked.dialect), asked
 
-    def _agent(self, request: Request, exchange: Exchange, tenant: str | None = None) -> str:
+    def _agent(
+        self,
+        request: Request,
+        exchange: Exchange,
+        *,
+        tenant: str | None = None,
+        dialect: Dialect | None = None,
+    ) -> str:
         """Named by the path; at the server's root by A2A 1.0's tenant, or the default one."""
         named = request.path_params.get("agent") or tenant or exchange.query.get("tenant")
-        return self._operations.agent_for(named)
+        agent = self._operations.agent_for(named)
+        exchange.activated = self._operations.activate(
+            agent, dialect or _dialect(exchange), exchange.extensions
+        )
+        return agent
 
 
 def _streamed(events: Events, exchange: Exchange) -> Response:
-    return EventStream(events, broken=partial(error_event, numeric=exchange.numeric))
+    broken = partial(error_event, numeric=exchange.numeric)
+    return EventStream(events, broken=broken, headers=exchange.agreed())
 
 
 def _dialect(exchange: Exchange) -> Dialect:
