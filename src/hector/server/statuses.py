@@ -139,7 +139,7 @@ class Status:
 
 
 _TYPES = "type.googleapis.com/google.rpc."
-_INTERNAL = Status(500, "internal", "INTERNAL", rpc=-32603)
+INTERNAL = Status(500, "internal", "INTERNAL", rpc=-32603)
 _NO_SUCH_TASK = Status(404, "not_found", "NOT_FOUND", "TASK_NOT_FOUND", rpc=-32001)
 
 STATUSES: Mapping[type[HectorError], Status] = {
@@ -190,12 +190,12 @@ def status_of(error: Exception) -> Status:
     for cls in type(error).__mro__:
         if issubclass(cls, HectorError) and cls in STATUSES:
             return STATUSES[cls]
-    return _INTERNAL
+    return INTERNAL
 
 
 def text_of(error: Exception) -> str:
     """What a caller is told; nothing of our own defects."""
-    return "internal error" if status_of(error) is _INTERNAL else str(error)
+    return "internal error" if status_of(error) is INTERNAL else str(error)
 
 
 def error_body(error: Exception, *, numeric: bool = False) -> dict[str, JsonValue]:

@@ -25,6 +25,7 @@ from hector.server.http.browse import Browse
 from hector.server.http.cards import CardPages
 from hector.server.http.exchange import Exchange
 from hector.server.http.jsonrpc import JsonRpc, rpc_failure
+from hector.server.http.openapi import OpenApi
 from hector.server.http.origins import Origins
 from hector.server.http.readiness import StoreCheck
 from hector.server.http.responses import error_response, json_response
@@ -34,7 +35,7 @@ from hector.server.statuses import MethodError, NoSuchPathError, status_of
 logger = logging.getLogger(__name__)
 
 _AGENT = "/agents/{agent:segment}"
-_CARD_PATH = re.compile(r"(/agents/[^/]+)?/\.well-known/agent-card\.json")
+_PUBLIC_PATH = re.compile(r"(/agents/[^/]+)?/\.well-known/agent-card\.json|/openapi\.json")
 _RPC_PATH = re.compile(r"/|/agents/[^/]+")
 _A2A_WORDS = frozenset(
     {"message:send", "message:stream", "tasks", ".well-known", "extendedAgentCard", "card"}
@@ -88,6 +89,9 @@ class HectorApp:
         )
         operations = Operations(runtime, cards, default_agent=self._server.default_agent)
         pages = CardPages(operations, cards)
+        openapi = OpenApi(
+            lambda: self._routes, base_url=self._server.base_url, signs_in=self._entrance.tokens.required
+        )
         rest = Rest(operations, body_limit=self._server.limits.body)
         rpc = JsonRpc(operations, body_limit=self._server.limits.body)
         browse = Browse(runtime, cards)
@@ -100,6 +104,7 @@ class HectorApp:
             Route(session, browse.delete, methods=["DELETE"]),
             Route("/agents", browse.agents, methods=["GET"]),
             *self._a2a_routes("", rest, rpc, pages),
+            Route("/openapi.json", openapi.show, methods=["GET"]),
         ]
         self._router = Router(self._routes, redirect_slashes=False)
         self._stores = StoreCheck(runtime)
@@ -144,7 +149,7 @@ class HectorApp:
         self._origins.check(exchange.headers.get(b"host"), exchange.headers.get(b"origin"))
         if path not in _PROBES:
             self._entrance.check_stopping()
-            if not _CARD_PATH.fullmatch(path):  # a card tells how to sign in, so it needs no token
+            if not _PUBLIC_PATH.fullmatch(path):  # which tells how to sign in
                 exchange.caller = self._entrance.caller(exchange.headers.get(b"authorization"))
             if not exchange.rpc:  # which tells the id of the call with each fault
                 exchange.read_version()

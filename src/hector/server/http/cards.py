@@ -1,10 +1,5 @@
 """Agent cards over HTTP, which clients keep and ask for again only if they changed."""
 
-import hashlib
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import format_datetime, parsedate_to_datetime
-
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,6 +8,7 @@ from hector.server.a2a.dialect import Dialect
 from hector.server.a2a.operations import Operations
 from hector.server.a2a.wire import Json
 from hector.server.http.exchange import Exchange, exchange_of
+from hector.server.http.keeping import kept, now
 from hector.server.http.responses import to_json
 
 
@@ -21,7 +17,7 @@ class CardPages:
         self._operations = operations
         self._cards = cards
         # An agent changes only with a restart.
-        self._since = datetime.now(UTC).replace(microsecond=0)
+        self._since = now()
 
     async def public(self, request: Request) -> Response:
         """GET .well-known/agent-card.json; at the server's root `?name=` chooses the agent."""
@@ -48,25 +44,6 @@ class CardPages:
         return answer
 
     def _kept(self, card: Json, exchange: Exchange, keeping: str, media_type: str) -> Response:
-        body = to_json(card)
-        headers = {
-            "cache-control": keeping,
-            "etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
-            "last-modified": format_datetime(self._since, usegmt=True),
-        }
-        if _unchanged(exchange.headers, headers["etag"], self._since):
-            return Response(status_code=304, headers=headers)
-        return Response(body, headers=headers, media_type=media_type)
-
-
-def _unchanged(asked: Mapping[bytes, bytes], etag: str, since: datetime) -> bool:
-    """The client has it already; where it names what it has, dates do not count (RFC 9110)."""
-    named = asked.get(b"if-none-match")
-    if named is not None:
-        known = [each.strip().removeprefix("W/") for each in named.decode("latin-1").split(",")]
-        return etag in known or "*" in known
-    try:
-        seen = parsedate_to_datetime(asked.get(b"if-modified-since", b"").decode("latin-1"))
-    except ValueError:
-        return False
-    return since <= (seen if seen.tzinfo else seen.replace(tzinfo=UTC))
+        return kept(
+            to_json(card), exchange.headers, since=self._since, keeping=keeping, media_type=media_type
+        )

@@ -137,7 +137,7 @@ def _broken(call_id: RpcId, error: Exception) -> bytes:
 # ------------------------------------------------------------------------------------------- methods
 
 
-_OF_0_3 = {
+METHODS_OF_0_3 = {
     "message/send": "SendMessage",
     "message/stream": "SendStreamingMessage",
     "tasks/get": "GetTask",
@@ -152,13 +152,13 @@ _WRAPPED = frozenset({"SendMessage"})
 
 def _find(name: str, version: Dialect | None) -> tuple[Dialect, str]:
     """The name tells the version; the caller may have named that, too. Raises `MethodNotFoundError`."""
-    if name in _OF_0_3:
-        dialect, method = Dialect.V03_JSON, _OF_0_3[name]
+    if name in METHODS_OF_0_3:
+        dialect, method = Dialect.V03_JSON, METHODS_OF_0_3[name]
     elif name in UNARY or name in STREAMING:
         dialect, method = Dialect.V1, name
     else:
         served = sorted([*UNARY, *STREAMING] if version is not Dialect.V03_PROTO else [])
-        served += sorted(_OF_0_3 if version is not Dialect.V1 else [])
+        served += sorted(METHODS_OF_0_3 if version is not Dialect.V1 else [])
         raise MethodNotFoundError(f"no such method (served: {', '.join(served)})")
     if version is not None and (version is Dialect.V1) != (dialect is Dialect.V1):
         raise MethodNotFoundError(
