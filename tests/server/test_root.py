@@ -3,7 +3,10 @@
 from typing import Any
 
 import pytest
+from a2a.client import A2ACardResolver, ClientConfig, ClientFactory
+from a2a.types import Message, Part, Role, SendMessageRequest
 
+from hector.server.http.app import canonical_path
 from tests.server.site import ALICE, Site, StartSite, bearer, events, reply, said, tokens
 
 V1 = {"A2A-Version": "1.0"}
@@ -162,3 +165,42 @@ async def test_errors_at_the_root_have_the_shape_of_their_transport(solo: Site) 
     rest = await solo.http.get("/tasks/none", headers=V1)
     assert (rest.status_code, rest.json()["error"]["code"]) == (404, 404)
     assert (await solo.http.get("/")).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [
+        (b"*", "/"),
+        (b"/", "/"),
+        (b"/v1", "/"),
+        (b"/v1?x=/a", "/"),
+        (b"/v1/v1/message:send", "/agents/v1/message:send"),
+        (b"/message%3Asend", "/message:send"),
+        (b"/a/message%3Asend", "/agents/a/message:send"),
+        (b"/%61gents/a%2Fb/v1/tasks/%2F", "/agents/a%2Fb/tasks/%2F"),
+        (b"/tasks/tasks", "/tasks/tasks"),
+        (b"/card/card", "/agents/card/card"),
+        (b"/agents/a/v1", "/agents/a"),
+        (b"/agents/a//", "/agents/a//"),
+        (b"/agents/a/sessions/v1", "/agents/a/sessions/v1"),
+        (b"/agents/a/.well-known/agent.json", "/agents/a/.well-known/agent-card.json"),
+    ],
+)
+def test_each_url_has_one_spelling(raw: bytes, path: str) -> None:
+    assert canonical_path({"raw_path": raw}) == path
+
+
+@pytest.mark.parametrize("binding", ["HTTP+JSON", "JSONRPC"])
+async def test_clients_name_a_tenant(two: Site, binding: str) -> None:
+    card = await A2ACardResolver(two.http, "http://localhost:8091").get_agent_card()
+    del card.supported_interfaces[:]
+    card.supported_interfaces.add(
+        url="http://localhost:8091", protocol_binding=binding, protocol_version="1.0", tenant="a"
+    )
+    config = ClientConfig(httpx_client=two.http, supported_protocol_bindings=[binding])
+    client = ClientFactory(config).create(card)
+    message = Message(message_id="m", role=Role.ROLE_USER, parts=[Part(text="say hi")], context_id="s")
+    async for event in client.send_message(SendMessageRequest(message=message)):
+        assert event.task.context_id in {"s", ""}
+    assert (await two.http.get("/agents/a/sessions/s")).json()["messageCount"] == 2
+    assert (await two.http.get("/agents/b/sessions/s")).status_code == 404

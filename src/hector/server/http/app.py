@@ -209,10 +209,13 @@ def canonical_path(scope: Scope) -> str:
     and without. Raises `InvalidError`.
     """
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    path = raw.partition(b"?")[0]
+    plain = b"%" not in path
     try:
-        segments = [_decode_segment(each) for each in raw.partition(b"?")[0].split(b"/")[1:]]
+        parts = path.decode().split("/") if plain else [_decode_segment(each) for each in path.split(b"/")]
     except UnicodeDecodeError:
         raise InvalidError("path", "is not UTF-8 where it is decoded") from None
+    segments = parts[1:] or [""]
     if segments[0] == "v1":
         segments[:1] = [] if len(segments) > 1 else [""]
     if segments[0] == "agents":
@@ -224,7 +227,7 @@ def canonical_path(scope: Scope) -> str:
         segments = _with_tenant(segments)
     if segments[-2:] == [".well-known", "agent.json"]:  # its name before 0.3
         segments[-1] = "agent-card.json"
-    return "/" + "/".join(map(_encode_segment, segments))
+    return "/" + "/".join(segments if plain else map(_encode_segment, segments))
 
 
 def _with_tenant(segments: list[str]) -> list[str]:
@@ -236,7 +239,7 @@ def _with_tenant(segments: list[str]) -> list[str]:
 
 
 def _decode_segment(raw: bytes) -> str:
-    return unquote_to_bytes(raw).decode() if b"%" in raw else raw.decode()
+    return unquote_to_bytes(raw).decode()
 
 
 def _encode_segment(text: str) -> str:

@@ -35,6 +35,6 @@ def _unchanged(asked: Mapping[bytes, bytes], etag: str, since: datetime) -> bool
         return etag in known or "*" in known
     try:
         seen = parsedate_to_datetime(asked.get(b"if-modified-since", b"").decode("latin-1"))
-    except ValueError:
+    except (ValueError, OverflowError):
         return False
     return since <= (seen if seen.tzinfo else seen.replace(tzinfo=UTC))
