@@ -215,7 +215,9 @@ async def test_clients_read_the_extended_card(signed_in: Site, spoken: str, bind
 
 
 async def test_grpc_stands_beside_the_others_as_each_version_writes_it(site: Site) -> None:
-    cards = Cards(site.runtime, None, signs_in=False, grpc=lambda reached: f"{reached[7:]}:8090")
+    cards = Cards(
+        site.runtime, None, signs_in=False, default_agent="a", grpc=lambda reached: f"{reached[7:]}:8090"
+    )
     card: Any = cards.public("a", "http://h")
     rows = {
         (each["protocolBinding"], each["protocolVersion"]): each["url"]
@@ -223,6 +225,38 @@ async def test_grpc_stands_beside_the_others_as_each_version_writes_it(site: Sit
     }
     assert rows["GRPC", "1.0"] == rows["GRPC", "0.3"] == "h:8090"
     assert card["additionalInterfaces"][-1] == {"transport": "GRPC", "url": "http://h:8090"}
+
+
+async def test_grpc_tells_agents_apart_by_tenant_which_0_3_cannot(site: Site) -> None:
+    cards = Cards(site.runtime, None, signs_in=False, default_agent="b", grpc=lambda _: "h:1")
+    card: Any = cards.public("a", "https://h")
+    grpc = [each for each in card["supportedInterfaces"] if each["protocolBinding"] == "GRPC"]
+    assert grpc == [{"url": "h:1", "protocolBinding": "GRPC", "protocolVersion": "1.0", "tenant": "a"}]
+    assert "GRPC" not in {each["transport"] for each in card["additionalInterfaces"]}
+    other: Any = cards.public("b", "https://h")
+    assert {each.get("tenant") for each in other["supportedInterfaces"]} == {None}
+    assert other["additionalInterfaces"][-1] == {"transport": "GRPC", "url": "https://h:1"}
+
+
+async def test_grpc_is_where_http_was_reached_or_where_the_operator_says(start: StartSite) -> None:
+    async def grpc_urls(site: Site, host: str) -> set[str]:
+        site.app.grpc_port = 8090
+        card = (await site.http.get(CARD, headers={"host": host})).json()
+        return {each["url"] for each in card["supportedInterfaces"] if each["protocolBinding"] == "GRPC"}
+
+    site = await start(default_agent="a", loopback=False)
+    for host, address in {
+        "10.0.0.1:8091": "10.0.0.1:8090",
+        "h": "h:8090",
+        "[::1]:1": "[::1]:8090",
+        "0.0.0.0:1": "127.0.0.1:8090",
+    }.items():
+        assert await grpc_urls(site, host) == {address}
+    assert (await site.http.get(CARD, headers={"host": "[x/"})).status_code == 200
+    behind = await start(base_url="https://x.example/y", loopback=False)
+    assert await grpc_urls(behind, "h") == set()
+    told = await start(base_url="https://x.example/y", grpc_address="grpc.x.example:443", loopback=False)
+    assert await grpc_urls(told, "h") == {"grpc.x.example:443"}
 
 
 async def test_urls_are_by_the_configured_base_with_its_path(start: StartSite) -> None:

@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from hector.config import AuthSection, LimitsSection, ServerSection
 from hector.domain.errors import ConfigError
+from hector.domain.profiles import Extension, Profile, Skill
 from hector.domain.turns import TurnSettings
 from hector.llm.scripted import ScriptedModel
 from hector.runtime.patience import Patience
@@ -62,13 +63,17 @@ async def start() -> AsyncIterator[StartSite]:
             agents: dict[str, tuple[str, str]] = AGENTS,
             stalled: float = 30.0,
             body_limit: int = 1_000_000,
+            default_agent: str | None = None,
+            profile: Profile | None = None,
         ) -> Site:
-            runtime, model = await open_scripted(settings=settings, names=agents)
+            runtime, model = await open_scripted(
+                settings=settings, names=agents, profile=profile or Profile()
+            )
             stack.push_async_callback(runtime.close)
             section = ServerSection(auth=auth or AuthSection(), limits=LimitsSection(body=body_limit))
             entrance = Entrance(section, Patience(), loopback=True, hold=0.0)
             cards = Cards(runtime, None, signs_in=entrance.tokens.required)
-            entrance.open(Operations(runtime, cards), runtime)
+            entrance.open(Operations(runtime, cards, default_agent=default_agent))
             listener = GrpcListener(entrance, body_limit=body_limit, stalled=stalled)
             port = await listener.start("127.0.0.1", 0)
             stack.push_async_callback(listener.stop, 0.0)
@@ -185,6 +190,43 @@ async def test_who_is_meant(start: StartSite) -> None:
     assert code == grpc.StatusCode.NOT_FOUND
     alone = await start(agents={"only": ("", "")})
     assert await alone.new.SendMessage(said("say hi", tenant=""))
+    chosen = await start(default_agent="b")
+    task = (await chosen.new.SendMessage(said("say hi", tenant=""))).task
+    assert await chosen.new.GetTask(new.GetTaskRequest(id=task.id, tenant="b"))
+    assert (await chosen.old.SendMessage(said_before("say hi"))).task.id == task.id
+
+
+async def test_who_signed_in_is_shown_the_extended_card(start: StartSite) -> None:
+    profile = Profile(extended_skills=(Skill("secret", "Secret", "for friends"),))
+    site = await start(auth=tokens(), profile=profile)
+    site.entrance.url = "http://localhost:8091"
+    signed_in = (("authorization", f"Bearer {ALICE}"), *AGENT)
+    card = await site.new.GetExtendedAgentCard(new.GetExtendedAgentCardRequest(), metadata=signed_in)
+    before = await site.old.GetAgentCard(old.GetAgentCardRequest(), metadata=signed_in)
+    assert [skill.id for skill in card.skills] == [skill.id for skill in before.skills] == ["chat", "secret"]
+    assert card.supported_interfaces[0].url == before.url == "http://localhost:8091/v1/agents/a"
+    assert list(before.security[0].schemes) == list(card.security_requirements[0].schemes) == ["bearer"]
+    code, _ = await refusal(site.new.GetExtendedAgentCard(new.GetExtendedAgentCardRequest(tenant="a")))
+    assert code == grpc.StatusCode.UNAUTHENTICATED
+    anybody = await start()
+    code, rich = await refusal(anybody.new.GetExtendedAgentCard(new.GetExtendedAgentCardRequest(tenant="a")))
+    assert (code, about(rich).reason) == (grpc.StatusCode.FAILED_PRECONDITION, "UNSUPPORTED_OPERATION")
+
+
+async def test_extensions_are_agreed_on(start: StartSite) -> None:
+    site = await start(
+        profile=Profile(extensions=(Extension("urn:must", required=True), Extension("urn:may")))
+    )
+    asked = (("a2a-extensions", "urn:other,urn:may"), ("a2a-extensions", "urn:must"))
+    call = site.new.SendMessage(said("say hi"), metadata=asked)
+    assert dict(await call.initial_metadata())["a2a-extensions"] == "urn:must, urn:may"
+    assert (await call).task.status.state == new.TASK_STATE_COMPLETED
+    stream = site.new.SendStreamingMessage(said("say hi"), metadata=asked)
+    assert dict(await stream.initial_metadata())["a2a-extensions"] == "urn:must, urn:may"
+    assert await rest(stream)
+    code, rich = await refusal(site.new.SendMessage(said("say hi")))
+    assert (code, about(rich).reason) == (grpc.StatusCode.FAILED_PRECONDITION, "EXTENSION_SUPPORT_REQUIRED")
+    assert (await site.old.SendMessage(said_before("say hi"), metadata=AGENT)).task.id
 
 
 async def test_errors_have_their_details(site: Site) -> None:

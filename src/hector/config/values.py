@@ -26,6 +26,7 @@ _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x2b\x2d-\x7e]+")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+*-]+/[A-Za-z0-9!#$&^_.+*-]+(; ?[\x21-\x7e]+)*")
 _DEEPEST = 50
+_LARGEST_PORT = 65535
 _LARGEST_INTEGER = 2**53 - 1
 _SHORTEST_TOKEN = 8
 _SETTING = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*")
@@ -160,6 +161,16 @@ def json_params(params: Mapping[str, Any]) -> Mapping[str, Any]:
         if not level:
             return params
     raise ValueError(f"wanted at most {_DEEPEST} levels")
+
+
+def _host_and_port(text: str) -> str:
+    """As gRPC's clients write it."""
+    wanted = "wanted host:port, like agents.example.com:443, without https://"
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) <= _LARGEST_PORT:
+        raise ValueError(wanted)
+    _host(host[1:-1] if host.startswith("[") and host.endswith("]") else host, wanted)
+    return text
 
 
 def _bind_host(host: str) -> str:
@@ -331,6 +342,7 @@ UserId: TypeAlias = Annotated[Filled, AfterValidator(_named(check_user_id))]
 ApiKey: TypeAlias = Annotated[SecretStr, AfterValidator(_visible)]
 Token: TypeAlias = Annotated[SecretStr, AfterValidator(_visible), AfterValidator(_long_enough)]
 ToolPath: TypeAlias = Annotated[str, AfterValidator(_tool_path)]
+HostAndPort: TypeAlias = Annotated[str, AfterValidator(_host_and_port)]
 BindHost: TypeAlias = Annotated[str, AfterValidator(_bind_host)]
 HttpUrl: TypeAlias = Annotated[str, AfterValidator(_http_url)]
 DatabasePath: TypeAlias = Annotated[Path, BeforeValidator(_database_path)]

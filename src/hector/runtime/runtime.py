@@ -139,6 +139,10 @@ class Runtime:
         except KeyError:
             raise NotFoundError("agent", name, known=tuple(self.agents)) from None
 
+    def default_agent(self, configured: str | None) -> str | None:
+        """Whose it is what names no agent: the configured one, or the only one there is."""
+        return configured or (next(iter(self.agents)) if len(self.agents) == 1 else None)
+
     async def turn(self, agent_name: str, user_id: str, turn_id: str) -> Turn:
         """A turn with its messages. Raises `NotFoundError`."""
         check_storable(turn_id, "task_id")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from hector.config import ServerSection
 from hector.domain.errors import StoreUnavailableError
 from hector.runtime.patience import Patience
-from hector.runtime.runtime import Runtime
 from hector.server.a2a.operations import Operations
 from hector.server.auth import BearerTokens, Caller
 
@@ -23,8 +22,9 @@ class Entrance:
         self.stopping = False
         """Nothing new is taken any more."""
         self.tokens = BearerTokens(server.auth.tokens, loopback=loopback)
+        self.url = ""
+        """Where this server can be reached over HTTP from this machine."""
         self._patience, self._hold = patience, hold
-        self.agents: Sequence[str] = ()
         self._operations: Operations | None = None
         """None as long as stores are being opened."""
         self._decided = asyncio.Event()
@@ -35,18 +35,12 @@ class Entrance:
         return self._operations is not None
 
     @property
-    def default_agent(self) -> str | None:
-        """Whose a call is that names none."""
-        return self.agents[0] if len(self.agents) == 1 else None
-
-    @property
     def waits_for(self) -> Sequence[str]:
         """Why it is not open yet."""
         return self._patience.problems or ["the server is starting"]
 
-    def open(self, operations: Operations, runtime: Runtime) -> None:
+    def open(self, operations: Operations) -> None:
         """Let callers in from now on, those who wait already first."""
-        self.agents = tuple(runtime.agents)
         self._operations = operations
         self._decided.set()
 

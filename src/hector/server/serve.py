@@ -60,6 +60,8 @@ class Server:
             shared=ports.shared,
         )
         self._tls = server.tls
+        self._app.grpc_port = ports.grpc
+        self._entrance.url = self.url
         self._stop_grpc: Callable[[float], Any] | None = None
         self._runtime: Runtime | None = None
         self._warming: asyncio.Task[None] | None = None
@@ -102,6 +104,7 @@ class Server:
         grpc = GrpcListener(self._entrance, body_limit=self._body_limit, shared=bool(self._shared))
         self._stop_grpc = grpc.stop
         self.grpc_port = await grpc.start(self.host, self.grpc_port, self._tls)
+        self._app.grpc_port = self.grpc_port
 
     async def stop(self) -> None:
         """Close the listeners, let turns end for `drain_timeout`, answer who waits, close the runtime."""

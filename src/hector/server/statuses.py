@@ -114,7 +114,7 @@ class NoAgentNamedError(NotFoundError):
             f" /v1/agents/{names[0]}, or set server.default_agent",
             field="agent",
         )
-        self.kind, self.name = "agent", ""
+        self.kind, self.name, self.known = "agent", "", names
 
 
 class MethodError(CallerError):

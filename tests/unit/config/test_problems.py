@@ -70,6 +70,20 @@ agents:
             "server: {default_agent: A1}",
             "server.default_agent: no agent named 'A1' (known: a)",
         ),
+        (
+            "server: {grpc_address: 'https://x:1'}",
+            (
+                "server.grpc_address: wanted host:port, like agents.example.com:443, without https://,"
+                " found 'https://x:1'"
+            ),
+        ),
+        (
+            "server: {grpc_address: 'x:70000'}",
+            (
+                "server.grpc_address: wanted host:port, like agents.example.com:443, without https://,"
+                " found 'x:70000'"
+            ),
+        ),
         ("server: {port: eighty}", "server.port: wanted a whole number, found 'eighty'"),
         ("server: {port: 80.5}", "server.port: wanted a whole number, found 80.5"),
         ("server: {port: true}", "server.port: wanted a number, found true"),

@@ -1,11 +1,10 @@
 """Agent cards: what a client learns of an agent before it talks to it, in the words of both versions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from typing import TypeAlias
-from urllib.parse import urlsplit
 
 from hector.domain.agents import Agent
 from hector.domain.messages import JsonValue
@@ -21,8 +20,8 @@ _INPUT_MODES: list[JsonValue] = ["text/plain", "application/json"]
 _OUTPUT_MODES: list[JsonValue] = ["text/plain"]
 _BEARER = "bearer"
 
-GrpcAddress: TypeAlias = Callable[[str], str]
-"""The `host:port` of the gRPC listener, for who reached this server under a URL."""
+GrpcAddress: TypeAlias = Callable[[str], str | None]
+"""The `host:port` of the gRPC listener, for who reached this server under a URL; None if nobody knows."""
 Signer: TypeAlias = Callable[[Sequence[Json]], list[JsonValue]]
 """Signatures over each of the forms in which clients may read one card."""
 
@@ -37,7 +36,8 @@ class Cards:
         *,
         signs_in: bool,
         pushes: bool = False,
-        grpc: GrpcAddress | None = None,
+        default_agent: str | None = None,
+        grpc: GrpcAddress = lambda _: None,
         sign: Signer | None = None,
     ) -> None:
         """`signs_in`: callers need a token, so there is somebody to tell more than the public card."""
@@ -45,6 +45,7 @@ class Cards:
         self._base_url = base_url
         self._signs_in = signs_in
         self._pushes = pushes
+        self._default_agent = default_agent
         self._grpc = grpc
         self._sign = sign
         self._made = lru_cache(_KEPT)(self._make)
@@ -60,18 +61,22 @@ class Cards:
 
     def public(self, agent: str, reached: str) -> Json:
         """In the words of both versions at once. Raises `NotFoundError`."""
-        return self._made(agent, self._base_url or reached, None)
+        return self._made_for(agent, reached, None)
 
     def extended(self, agent: str, reached: str, dialect: Dialect) -> Json:
         """With what only callers who signed in are told. Raises `NotFoundError`, `NoExtendedCardError`."""
         self._runtime.agent(agent)
         if not self._signs_in:
             raise NoExtendedCardError
-        return self._made(agent, self._base_url or reached, dialect)
+        return self._made_for(agent, reached, dialect)
 
-    def _make(self, name: str, base: str, dialect: Dialect | None) -> Json:
+    def _made_for(self, agent: str, reached: str, dialect: Dialect | None) -> Json:
         """Without a dialect the public card."""
-        facts = self._facts(self._runtime.agent(name), base, extended=dialect is not None)
+        base = self._base_url or reached
+        return self._made(agent, base, self._grpc(base), dialect)
+
+    def _make(self, name: str, base: str, grpc: str | None, dialect: Dialect | None) -> Json:
+        facts = self._facts(self._runtime.agent(name), base, grpc, extended=dialect is not None)
         match dialect:
             case None:
                 new, old = _in_1_0(facts), _in_0_3(facts)
@@ -85,17 +90,23 @@ class Cards:
             case Dialect.V03_PROTO:
                 return self._signed(_in_0_3_proto(facts))
 
-    def _facts(self, agent: Agent, base: str, *, extended: bool) -> "_Facts":
+    def _facts(self, agent: Agent, base: str, grpc: str | None, *, extended: bool) -> "_Facts":
         title, profile = agent.title or agent.name, agent.profile
         description = agent.description or f"{title}, an agent served by Hector"
         skills = profile.skills or (Skill("chat", title, description, ("chat",)),)
         if extended:
             description = profile.extended_description or description
             skills += profile.extended_skills
-        url = self.url(agent.name, base)
-        grpc = self._grpc(base) if self._grpc else None
         return _Facts(
-            agent, title, description, skills, url, grpc, signs_in=self._signs_in, pushes=self._pushes
+            agent,
+            title,
+            description,
+            skills,
+            self.url(agent.name, base),
+            grpc,
+            is_default=agent.name == self._runtime.default_agent(self._default_agent),
+            signs_in=self._signs_in,
+            pushes=self._pushes,
         )
 
     def _signed(self, card: Json, *forms: Json) -> Json:
@@ -114,6 +125,8 @@ class _Facts:
     url: str
     grpc: str | None
     """`host:port`."""
+    is_default: bool
+    """It is served to who names no agent, as nobody can in 0.3's gRPC."""
     signs_in: bool
     pushes: bool
 
@@ -137,12 +150,7 @@ class _Facts:
 
 def _in_1_0(facts: _Facts) -> Json:
     made = facts.common()
-    addresses = {"HTTP+JSON": facts.url, "JSONRPC": facts.url} | ({"GRPC": facts.grpc} if facts.grpc else {})
-    made["supportedInterfaces"] = [
-        {"url": url, "protocolBinding": binding, "protocolVersion": spoken}
-        for spoken in ("1.0", "0.3")
-        for binding, url in addresses.items()
-    ]
+    made["supportedInterfaces"] = [*_interfaces(facts, "1.0"), *_interfaces(facts, "0.3")]
     capabilities = made["capabilities"]
     assert isinstance(capabilities, dict)
     made["capabilities"] = capabilities | {"extendedAgentCard": facts.signs_in}
@@ -152,13 +160,21 @@ def _in_1_0(facts: _Facts) -> Json:
     return made
 
 
+def _interfaces(facts: _Facts, spoken: str) -> Iterator[Json]:
+    for binding in ("HTTP+JSON", "JSONRPC"):
+        yield {"url": facts.url, "protocolBinding": binding, "protocolVersion": spoken}
+    if facts.grpc and (facts.is_default or spoken == "1.0"):
+        made: Json = {"url": facts.grpc, "protocolBinding": "GRPC", "protocolVersion": spoken}
+        yield made if facts.is_default else made | {"tenant": facts.agent.name}
+
+
 def _in_0_3(facts: _Facts) -> Json:
     """As its JSON schema has it; a scheme may also be read as protobuf has it."""
     made = facts.common()
     interfaces = [("HTTP+JSON", facts.url), ("JSONRPC", facts.url)]
-    if facts.grpc:
-        # In 0.3 it is a URL; of what needs no TLS, http.
-        interfaces.append(("GRPC", f"{urlsplit(facts.url).scheme}://{facts.grpc}"))
+    if facts.grpc and facts.is_default:
+        # In 0.3 it is a URL, whose scheme tells whether there is TLS.
+        interfaces.append(("GRPC", f"{facts.url.partition('://')[0]}://{facts.grpc}"))
     made |= {
         "protocolVersion": "0.3.0",
         "url": facts.url,

@@ -61,11 +61,9 @@ class Operations:
 
     def agent_for(self, name: str | None) -> str:
         """The named agent, else the default one. Raises `NotFoundError`."""
-        agents = self._runtime.agents
-        if not name:
-            name = self._default_agent or (next(iter(agents)) if len(agents) == 1 else None)
+        name = name or self._runtime.default_agent(self._default_agent)
         if name is None:
-            raise NoAgentNamedError(agents)
+            raise NoAgentNamedError(self._runtime.agents)
         return self._runtime.agent(name).name
 
     def activate(self, agent: str, dialect: Dialect, asked: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,18 +17,21 @@ from google.protobuf.message_factory import GetMessageClass
 from hector.domain.errors import InvalidError
 from hector.domain.messages import JsonValue
 from hector.server.a2a.dialect import Dialect, named_version
+from hector.server.a2a.extensions import HEADER, OLD_HEADER, requested
 from hector.server.a2a.fields import Fields
 from hector.server.a2a.methods import STREAMING, UNARY, Asked, Streaming, Unary
-from hector.server.a2a.operations import LastEvent
+from hector.server.a2a.operations import LastEvent, Operations
 from hector.server.entrance import Entrance
 from hector.server.grpc.failures import fail
 from hector.server.grpc.protobuf import from_json, to_json
-from hector.server.statuses import VersionNotSupportedError
+from hector.server.statuses import NoAgentNamedError, VersionNotSupportedError
 
 logger = logging.getLogger(__name__)
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Handle: TypeAlias = Callable[[Message, _Context], Awaitable[Any]]
+
+_EXTENSIONS = frozenset({HEADER, OLD_HEADER})
 
 STALLED = 30.0
 """Seconds for which a client may take nothing of what it is sent."""
@@ -47,7 +50,7 @@ _SERVICES = (
     _Service(
         Dialect.V03_PROTO,
         a2a_v0_3_pb2.DESCRIPTOR.services_by_name["A2AService"],
-        {"TaskSubscription": "SubscribeToTask"},
+        {"TaskSubscription": "SubscribeToTask", "GetAgentCard": "GetExtendedAgentCard"},
     ),
 )
 
@@ -60,9 +63,9 @@ def handlers(entrance: Entrance, *, stalled: float = STALLED) -> Iterator[grpc.G
         for method in service.descriptor.methods:
             name = service.names.get(method.name, method.name)
             if unary := UNARY.get(name):
-                handle, make = _unary(caller, method, unary), grpc.unary_unary_rpc_method_handler
+                handle, make = _unary(caller, method, name, unary), grpc.unary_unary_rpc_method_handler
             elif streaming := STREAMING.get(name):
-                handle = _streaming(caller, method, streaming, stalled)
+                handle = _streaming(caller, method, name, streaming, stalled)
                 make = grpc.unary_stream_rpc_method_handler
             else:
                 continue
@@ -78,24 +81,24 @@ def _written(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _unary(door: "_Door", method: MethodDescriptor, run: Unary) -> _Handle:
+def _unary(door: "_Door", method: MethodDescriptor, name: str, run: Unary) -> _Handle:
     made = GetMessageClass(method.output_type)
 
     async def handle(request: Message, context: _Context) -> Message:
         try:
-            return from_json(await run(await door.asked(request, context)), made)
+            return from_json(await run(await door.asked(name, request, context)), made)
         except Exception as error:  # noqa: BLE001 - the last stop: whatever went wrong, the caller gets a status
             await fail(context, error)
 
     return handle
 
 
-def _streaming(door: "_Door", method: MethodDescriptor, run: Streaming, stalled: float) -> _Handle:
+def _streaming(door: "_Door", method: MethodDescriptor, name: str, run: Streaming, stalled: float) -> _Handle:
     made = GetMessageClass(method.output_type)
 
     async def handle(request: Message, context: _Context) -> None:
         try:
-            async with aclosing(await run(await door.asked(request, context))) as events:
+            async with aclosing(await run(await door.asked(name, request, context))) as events:
                 async for _, event in events:
                     async with asyncio.timeout(stalled):
                         await context.write(from_json(event, made))
@@ -116,7 +119,7 @@ class _Door:
     entrance: Entrance
     service: _Service
 
-    async def asked(self, request: Message, context: _Context) -> Asked:
+    async def asked(self, method: str, request: Message, context: _Context) -> Asked:
         self.entrance.check_stopping()
         metadata = {
             name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)
@@ -129,25 +132,33 @@ class _Door:
         operations = await self.entrance.operations()
         params = _params(to_json(request))
         last = metadata.get("last-event-id")
-        return Asked(
+        asked = Asked(
             operations,
-            self._agent(params, metadata),
+            self._agent(operations, params, metadata),
             caller.user_id,
             self.service.dialect,
             Fields(params, ""),
             LastEvent.parse(last) if last else None,
             metadata.get("idempotency-key"),
+            self.entrance.url,
         )
+        extensions = (value for key, value in context.invocation_metadata() or () if key in _EXTENSIONS)
+        if agreed := asked.activate(method, requested(map(str, extensions))):
+            await context.send_initial_metadata(((HEADER, ", ".join(agreed)),))
+        return asked
 
-    def _agent(self, params: Mapping[str, JsonValue], metadata: Mapping[str, str]) -> str:
-        named = params.get("tenant") or metadata.get("agent-name") or self.entrance.default_agent
-        if isinstance(named, str):
-            return named
-        raise InvalidError(
-            "tenant",
-            f"is missing; wanted the name of an agent, here or in the metadata agent-name"
-            f" (known: {', '.join(sorted(self.entrance.agents))})",
-        )
+    def _agent(
+        self, operations: Operations, params: Mapping[str, JsonValue], metadata: Mapping[str, str]
+    ) -> str:
+        named = params.get("tenant") or metadata.get("agent-name")
+        try:
+            return operations.agent_for(named if isinstance(named, str) else None)
+        except NoAgentNamedError as error:
+            raise InvalidError(
+                "tenant",
+                "is missing; wanted the name of an agent, here or in the metadata agent-name"
+                f" (known: {', '.join(error.known)})",
+            ) from None
 
 
 def _params(request: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:

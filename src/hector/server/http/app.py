@@ -25,8 +25,9 @@ from hector.server.http.browse import Browse
 from hector.server.http.cards import CardPages
 from hector.server.http.exchange import Exchange
 from hector.server.http.jsonrpc import JsonRpc, rpc_failure
+from hector.server.http.listening import address_of
 from hector.server.http.openapi import OpenApi
-from hector.server.http.origins import Origins
+from hector.server.http.origins import Origins, host_name
 from hector.server.http.readiness import StoreCheck
 from hector.server.http.responses import error_response, json_response
 from hector.server.http.rest import Rest
@@ -69,6 +70,8 @@ class HectorApp:
         """
         self._server = server
         self._entrance = entrance
+        self.grpc_port = 0
+        """0 as long as it is not known."""
         self._stores: StoreCheck | None = None
         """None as long as they are being opened."""
         self._signer = open_signer(server)
@@ -85,6 +88,8 @@ class HectorApp:
             runtime,
             self._server.base_url,
             signs_in=self._entrance.tokens.required,
+            default_agent=self._server.default_agent,
+            grpc=self._grpc_address,
             sign=self._signer.sign if self._signer else None,
         )
         operations = Operations(runtime, cards, default_agent=self._server.default_agent)
@@ -108,7 +113,13 @@ class HectorApp:
         ]
         self._router = Router(self._routes, redirect_slashes=False)
         self._stores = StoreCheck(runtime)
-        self._entrance.open(operations, runtime)
+        self._entrance.open(operations)
+
+    def _grpc_address(self, reached: str) -> str | None:
+        """Behind a proxy the operator alone knows it."""
+        if self._server.grpc_address or self._server.base_url or not self.grpc_port:
+            return self._server.grpc_address
+        return address_of(host_name(reached.partition("://")[2].encode("latin-1")), self.grpc_port)
 
     def _a2a_routes(self, agent: str, rest: Rest, rpc: JsonRpc, cards: CardPages) -> list[Route]:
         """Below an agent's URL; the server's own root has the same for its default agent."""
