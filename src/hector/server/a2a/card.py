@@ -110,7 +110,7 @@ class Cards:
         )
 
     def _signed(self, card: Json, *forms: Json) -> Json:
-        """Readers who keep only what their version knows, or drop what is empty, sign and check a form."""
+        """Readers who keep only what their version knows, or drop what is empty, check one of the forms."""
         return card | {"signatures": self._sign([card, *forms])} if self._sign else card
 
 

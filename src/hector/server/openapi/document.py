@@ -100,9 +100,22 @@ def _answer(answer: Answer) -> dict[str, Any]:
         made["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in answer.headers}
     content = _content(answer.schemas, [each for each in answer.types if each != EVENTS])
     if EVENTS in answer.types:
-        data = " or ".join(f"#/components/schemas/{name}" for name in answer.streamed)
-        content[EVENTS] = {"schema": {"type": "string", "description": f"the data of each event is {data}"}}
+        content[EVENTS] = {"schema": _event(answer.streamed)}
     return made | ({"content": content} if content else {})
+
+
+def _event(names: Sequence[str]) -> dict[str, Any]:
+    """One of a stream."""
+    data = {"anyOf": [reference(name) for name in (*names, "Error")]}
+    return {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "for Last-Event-ID"},
+            "event": {"enum": ["message", "error"]},
+            "data": {"type": "string", "contentMediaType": JSON, "contentSchema": data},
+        },
+        "required": ["data"],
+    }
 
 
 def _content(names: Sequence[str], types: Sequence[str] = (JSON, A2A_JSON)) -> dict[str, Any]:
@@ -115,7 +128,7 @@ def _content(names: Sequence[str], types: Sequence[str] = (JSON, A2A_JSON)) -> d
 def _schemas(paths: object) -> dict[str, Any]:
     """All that is mentioned, and what that mentions in turn."""
     found: dict[str, Any] = {}
-    wanted = {"Error", "RpcAnswer", *_mentioned(paths)}
+    wanted = {"Error", *_mentioned(paths)}
     while wanted:
         name = wanted.pop()
         made = {name: SCHEMAS[name]} if name in SCHEMAS else derive(name)
@@ -129,8 +142,6 @@ def _mentioned(value: object) -> set[str]:
     match value:
         case {"$ref": str(target)} if target.startswith(start):
             return {target.removeprefix(start)}
-        case {"description": str(text), "type": "string"} if start in text:
-            return {word.removeprefix(start) for word in text.split() if word.startswith(start)}
         case dict():
             return {name for each in value.values() for name in _mentioned(each)}
         case list():
