@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from a2a.types.a2a_pb2_grpc import A2AServiceStub
 
 from tests.e2e.conftest import Server
 from tests.fakes.openai_server import Behaviour, FakeOpenAI
+from tests.servers.process import free_port
 
 Serve: TypeAlias = Callable[..., Awaitable[Server]]
 
@@ -75,15 +77,16 @@ async def test_a_stop_lets_calls_end(serve: Serve, fake: FakeOpenAI) -> None:
     assert await server.process.wait() == 0
 
 
-async def test_a_port_that_is_taken_is_told(folder: Path, serve: Serve, start: Any) -> None:
+async def test_a_port_that_is_taken_is_told(folder: Path, start: Any) -> None:
     config = folder / "config.yaml"
     config.write_text(f"{config.read_text()}\nserver: {{drain_timeout: 0}}\n")
-    taken = (await serve()).lines[0].split("grpc: 127.0.0.1:")[1].split()[0]
-    for more in ((), ("--workers", "2")):
-        process = await start("serve", "--port", taken, *more)
-        _, err = await process.communicate()
-        assert process.returncode == 1
-        assert f"server.port: port {taken} on 127.0.0.1 is in use" in err.decode()
+    with socket.create_server(("127.0.0.1", free_port())) as other:
+        taken = other.getsockname()[1]
+        for more in ((), ("--workers", "2")):
+            process = await start("serve", "--port", str(taken), *more)
+            _, err = await process.communicate()
+            assert process.returncode == 1
+            assert f"server.port: port {taken} on 127.0.0.1 is in use" in err.decode()
 
 
 async def test_workers_share_the_port(serve: Serve, folder: Path) -> None:

@@ -179,7 +179,7 @@ async def test_who_listens_to_a_turn_of_a_crashed_replica_gets_its_end(
 
 
 async def test_a_replica_taken_for_dead_writes_nothing_more_and_starts_anew(start: StartNode) -> None:
-    one, two = await start(), await start(opened=["g"])
+    one, two = await start(crashes=False), await start(crashes=False, opened=["g"])
     handle = await one.send("wait g\nsay 0")
     gate = one.model.gate("g")
     await gate.reached.wait()
