@@ -14,9 +14,9 @@ from hector.config import LimitsSection, ServerSection
 from hector.domain.errors import ConfigError
 from hector.llm.scripted import ScriptedModel
 from hector.runtime.patience import Patience
-from hector.server.http.listening import listen
 from hector.server.http.responses import EventStream
 from hector.server.http.sharing import Counts, Share, SharedAccepting
+from hector.server.listening import listen
 from hector.server.serve import Ports, Server, serve
 from tests.server.site import open_scripted, said
 

@@ -10,8 +10,8 @@ import pytest
 
 from hector.config import ServerSection
 from hector.runtime.patience import Patience
-from hector.server.http.listening import listen, port_of
 from hector.server.http.sharing import Acceptor, Counts, Share, SharedAccepting
+from hector.server.listening import listen, port_of
 from hector.server.serve import Ports, Server
 from tests.server.site import open_scripted
 

@@ -17,8 +17,8 @@ from a2a.types.a2a_pb2_grpc import A2AServiceStub
 from hector.config import ServerSection, ServerTlsSection
 from hector.domain.errors import ConfigError
 from hector.runtime.patience import Patience
-from hector.server.http.listening import listen
 from hector.server.http.sharing import Counts, Share, SharedAccepting
+from hector.server.listening import listen
 from hector.server.serve import Ports, Server
 from hector.server.tls import server_context
 from tests.server.site import open_scripted, reply, said

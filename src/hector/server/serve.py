@@ -14,8 +14,8 @@ from hector.runtime.runtime import Runtime
 from hector.server.entrance import Entrance
 from hector.server.http.app import HectorApp
 from hector.server.http.listener import HttpListener
-from hector.server.http.listening import address_of, free_port, listen, only_loopback, port_of, unless, url_of
 from hector.server.http.sharing import SharedAccepting
+from hector.server.listening import address_of, free_port, listen, only_loopback, port_of, unless, url_of
 from hector.server.tls import server_context
 
 _LINGER = 1.0

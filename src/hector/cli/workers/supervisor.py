@@ -18,7 +18,8 @@ from hector.cli.workers.process import WorkerProcess
 from hector.cli.workers.restarts import Again, End, GiveUp, after
 from hector.config.model import Config, ServerSection
 from hector.domain.errors import ConfigError
-from hector.server.http.listening import (
+from hector.server.http.sharing import Counts
+from hector.server.listening import (
     address_of,
     free_port,
     listen,
@@ -28,7 +29,6 @@ from hector.server.http.listening import (
     unless,
     url_of,
 )
-from hector.server.http.sharing import Counts
 
 logger = logging.getLogger(__name__)
 

@@ -91,3 +91,13 @@ STREAMING: Mapping[str, Streaming] = {
     "SubscribeToTask": _subscribe,
 }
 """Both by the names of A2A 1.0; the answers are as JSON over HTTP has them."""
+
+METHODS_OF_0_3: Mapping[str, str] = {
+    "message/send": "SendMessage",
+    "message/stream": "SendStreamingMessage",
+    "tasks/get": "GetTask",
+    "tasks/cancel": "CancelTask",
+    "tasks/resubscribe": "SubscribeToTask",
+    "agent/getAuthenticatedExtendedCard": "GetExtendedAgentCard",
+}
+"""Of JSON-RPC, and the names that A2A 1.0 gave them."""

@@ -5,7 +5,7 @@ import grpc
 from hector.config import ServerTlsSection
 from hector.server.entrance import Entrance
 from hector.server.grpc.service import STALLED, handlers
-from hector.server.http.listening import port_taken
+from hector.server.listening import port_taken
 
 
 class GrpcListener:

@@ -25,12 +25,12 @@ from hector.server.http.browse import Browse
 from hector.server.http.cards import CardPages
 from hector.server.http.exchange import Exchange
 from hector.server.http.jsonrpc import JsonRpc, rpc_failure
-from hector.server.http.listening import address_of
 from hector.server.http.openapi import OpenApi
 from hector.server.http.origins import Origins, host_name
 from hector.server.http.readiness import StoreCheck
 from hector.server.http.responses import error_response, json_response
 from hector.server.http.rest import Rest
+from hector.server.listening import address_of
 from hector.server.statuses import MethodError, NoSuchPathError, status_of
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from hector.domain.errors import InvalidError, NotFoundError
 from hector.domain.messages import JsonValue
 from hector.server.a2a.dialect import Dialect
 from hector.server.a2a.fields import Fields, kind_of
-from hector.server.a2a.methods import STREAMING, UNARY, Asked
+from hector.server.a2a.methods import METHODS_OF_0_3, STREAMING, UNARY, Asked
 from hector.server.a2a.operations import Events, Operations
 from hector.server.a2a.wire import Json
 from hector.server.http.body import check_media_type, parse_json, read_body
@@ -137,15 +137,6 @@ def _broken(call_id: RpcId, error: Exception) -> bytes:
 # ------------------------------------------------------------------------------------------- methods
 
 
-METHODS_OF_0_3 = {
-    "message/send": "SendMessage",
-    "message/stream": "SendStreamingMessage",
-    "tasks/get": "GetTask",
-    "tasks/cancel": "CancelTask",
-    "tasks/resubscribe": "SubscribeToTask",
-    "agent/getAuthenticatedExtendedCard": "GetExtendedAgentCard",
-}
-"""The names that A2A 1.0 gave them."""
 _WRAPPED = frozenset({"SendMessage"})
 """Whose answer has a field that tells what it holds."""
 

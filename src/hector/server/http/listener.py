@@ -11,8 +11,8 @@ import uvicorn
 
 from hector.server.http.app import HectorApp
 from hector.server.http.connection import Connection
-from hector.server.http.listening import BACKLOG
 from hector.server.http.sharing import Share, SharedAccepting
+from hector.server.listening import BACKLOG
 
 
 class HttpListener:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hector.server.a2a.methods import STREAMING, UNARY
-from hector.server.http.jsonrpc import METHODS_OF_0_3
+from hector.server.a2a.methods import METHODS_OF_0_3, STREAMING, UNARY
 from hector.server.openapi.derived import V03_JSON, V1, reference
 from hector.server.statuses import INTERNAL, STATUSES
 
