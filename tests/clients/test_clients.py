@@ -69,7 +69,7 @@ def kinds(events: Sequence[Seen]) -> Iterator[str]:
 async def test_it_reads_the_card(client: Driver) -> None:
     card = await client.do("card")
     assert (card["name"], card["streaming"]) == ("assistant", True)
-    assert {"HTTP+JSON", "JSONRPC"} <= set(card["transports"])
+    assert card["transports"] == ["GRPC", "HTTP+JSON", "JSONRPC"]
 
 
 async def test_it_sends_a_message_and_gets_the_task_at_its_end(client: Driver, context: str) -> None:

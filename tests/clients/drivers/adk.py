@@ -5,7 +5,8 @@ import sys
 import warnings
 from collections.abc import AsyncIterator
 
-from a2a.client import ClientConfig, ClientFactory
+import httpx
+from a2a.client import A2ACardResolver, ClientConfig, ClientFactory
 from lines import Order, Seen, carry_out
 
 warnings.filterwarnings("ignore", message=r"\[EXPERIMENTAL\]")
@@ -19,11 +20,14 @@ APP, USER = "app", "somebody"
 
 
 async def main(url: str, transport: str, _: str) -> None:
-    card_url = f"{url}/.well-known/agent-card.json"
+    # Given the card's URL, it refuses the card if one URL in it has another origin than that
+    # (`_validate_card_rpc_targets`), as the one of gRPC has, which it does not even speak.
+    async with httpx.AsyncClient() as http:
+        card = await A2ACardResolver(http, url).get_agent_card()
 
     def runner(*, streaming: bool) -> tuple[RemoteA2aAgent, InMemoryRunner]:
         config = ClientConfig(streaming=streaming, supported_protocol_bindings=[transport])
-        agent = RemoteA2aAgent("remote", agent_card=card_url, a2a_client_factory=ClientFactory(config))
+        agent = RemoteA2aAgent("remote", agent_card=card, a2a_client_factory=ClientFactory(config))
         return agent, InMemoryRunner(agent, app_name=APP)
 
     _, whole = runner(streaming=False)
