@@ -31,7 +31,7 @@ class Link:
     """A TCP proxy for one process."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+        self.target = (host, port)
         self._listener: asyncio.Server
         self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -50,7 +50,7 @@ class Link:
 
     def lead_to(self, host: str, port: int) -> None:
         """Connections from now on."""
-        self._target = (host, port)
+        self.target = (host, port)
 
     @property
     def ports(self) -> set[int]:
@@ -97,7 +97,7 @@ class Link:
     async def _serve(self, reader: StreamReader, client: StreamWriter) -> None:
         try:
             await self._open.wait()
-            there, server = await asyncio.open_connection(*self._target)
+            there, server = await asyncio.open_connection(*self.target)
         except OSError:
             client.transport.abort()
             return

@@ -36,7 +36,14 @@ class Site:
         return f"http://127.0.0.1:{self.http.port}/v1/agents/{AGENT}"
 
     @property
+    def own_grpc_address(self) -> str:
+        """Which it knows of."""
+        host, port = self.grpc.target
+        return f"{host}:{port}"
+
+    @property
     def grpc_address(self) -> str:
+        """For clients."""
         return f"127.0.0.1:{self.grpc.port}"
 
     def cut_connections(self) -> None:

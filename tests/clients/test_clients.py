@@ -66,10 +66,11 @@ def kinds(events: Sequence[Seen]) -> Iterator[str]:
             yield last
 
 
-async def test_it_reads_the_card(client: Driver) -> None:
+async def test_it_reads_the_card(client: Driver, site: Site) -> None:
     card = await client.do("card")
     assert (card["name"], card["streaming"]) == ("assistant", True)
-    assert card["transports"] == ["GRPC", "HTTP+JSON", "JSONRPC"]
+    # gRPC's in the words of gRPC, for that is what clients hand it to.
+    assert card["urls"] == {"HTTP+JSON": site.agent, "JSONRPC": site.agent, "GRPC": site.own_grpc_address}
 
 
 async def test_it_sends_a_message_and_gets_the_task_at_its_end(client: Driver, context: str) -> None:

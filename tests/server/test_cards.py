@@ -224,7 +224,7 @@ async def test_grpc_stands_beside_the_others_as_each_version_writes_it(site: Sit
         for each in card["supportedInterfaces"]
     }
     assert rows["GRPC", "1.0"] == rows["GRPC", "0.3"] == "h:8090"
-    assert card["additionalInterfaces"][-1] == {"transport": "GRPC", "url": "http://h:8090"}
+    assert card["additionalInterfaces"][-1] == {"transport": "GRPC", "url": "h:8090"}
 
 
 async def test_grpc_tells_agents_apart_by_tenant_which_0_3_cannot(site: Site) -> None:
@@ -235,7 +235,7 @@ async def test_grpc_tells_agents_apart_by_tenant_which_0_3_cannot(site: Site) ->
     assert "GRPC" not in {each["transport"] for each in card["additionalInterfaces"]}
     other: Any = cards.public("b", "https://h")
     assert {each.get("tenant") for each in other["supportedInterfaces"]} == {None}
-    assert other["additionalInterfaces"][-1] == {"transport": "GRPC", "url": "https://h:1"}
+    assert other["additionalInterfaces"][-1] == {"transport": "GRPC", "url": "h:1"}
 
 
 async def test_grpc_is_where_http_was_reached_or_where_the_operator_says(start: StartSite) -> None:
@@ -257,6 +257,10 @@ async def test_grpc_is_where_http_was_reached_or_where_the_operator_says(start: 
     assert await grpc_urls(behind, "h") == set()
     told = await start(base_url="https://x.example/y", grpc_address="grpc.x.example:443", loopback=False)
     assert await grpc_urls(told, "h") == {"grpc.x.example:443"}
+    url = await start(default_agent="a", grpc_address="https://x.example:1", loopback=False)
+    assert await grpc_urls(url, "h") == {"x.example:1"}
+    card = (await url.http.get(CARD, headers={"host": "h"})).json()
+    assert card["additionalInterfaces"][-1] == {"transport": "GRPC", "url": "https://x.example:1"}
 
 
 async def test_urls_are_by_the_configured_base_with_its_path(start: StartSite) -> None:

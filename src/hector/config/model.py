@@ -19,7 +19,7 @@ from hector.config.values import (
     Duration,
     FilePath,
     Filled,
-    HostAndPort,
+    GrpcAddress,
     HttpUrl,
     LeaseTtl,
     LogFormat,
@@ -87,7 +87,7 @@ class ServerSection(Section):
     host: BindHost = "127.0.0.1"
     port: Port = 8090
     base_url: HttpUrl | None = None
-    grpc_address: HostAndPort | None = None
+    grpc_address: GrpcAddress | None = None
     default_agent: Filled | None = None
     card_key: ReadableFile | None = None
     card_key_id: Filled | None = None

@@ -163,10 +163,10 @@ def json_params(params: Mapping[str, Any]) -> Mapping[str, Any]:
     raise ValueError(f"wanted at most {_DEEPEST} levels")
 
 
-def _host_and_port(text: str) -> str:
-    """As gRPC's clients write it."""
-    wanted = "wanted host:port, like agents.example.com:443, without https://"
-    host, _, port = text.rpartition(":")
+def _grpc_address(text: str) -> str:
+    """As gRPC's clients write it, or as a URL."""
+    wanted = "wanted host:port, like agents.example.com:443, or https://host:port"
+    host, _, port = text.removeprefix("http://").removeprefix("https://").rpartition(":")
     if not port.isdecimal() or not 0 < int(port) <= _LARGEST_PORT:
         raise ValueError(wanted)
     _host(host[1:-1] if host.startswith("[") and host.endswith("]") else host, wanted)
@@ -342,7 +342,7 @@ UserId: TypeAlias = Annotated[Filled, AfterValidator(_named(check_user_id))]
 ApiKey: TypeAlias = Annotated[SecretStr, AfterValidator(_visible)]
 Token: TypeAlias = Annotated[SecretStr, AfterValidator(_visible), AfterValidator(_long_enough)]
 ToolPath: TypeAlias = Annotated[str, AfterValidator(_tool_path)]
-HostAndPort: TypeAlias = Annotated[str, AfterValidator(_host_and_port)]
+GrpcAddress: TypeAlias = Annotated[str, AfterValidator(_grpc_address)]
 BindHost: TypeAlias = Annotated[str, AfterValidator(_bind_host)]
 HttpUrl: TypeAlias = Annotated[str, AfterValidator(_http_url)]
 DatabasePath: TypeAlias = Annotated[Path, BeforeValidator(_database_path)]

@@ -11,7 +11,7 @@ const { GrpcTransportFactory } = require("@a2a-js/sdk/client/grpc");
 
 const card = await AgentCardResolver.default.resolve(`${url}/`);
 const interfaces = card.additionalInterfaces ?? [];
-const told = [...new Set([card.preferredTransport ?? "JSONRPC", ...interfaces.map((each) => each.transport)])].sort();
+const told = Object.fromEntries(interfaces.map((each) => [each.transport, each.url]));
 // The test breaks connections to this address, and not to the one in the card.
 card.additionalInterfaces = interfaces.filter((each) => each.transport !== "GRPC");
 card.additionalInterfaces.push({ url: grpcAddress, transport: "GRPC" });
@@ -68,7 +68,7 @@ async function* allSeen(events) {
 
 await carryOut({
   async *card() {
-    yield { kind: "card", name: card.name, streaming: card.capabilities.streaming, transports: told };
+    yield { kind: "card", name: card.name, streaming: card.capabilities.streaming, urls: told };
   },
   async *send(order) {
     yield seenTask(await client.sendMessage(said(order)));

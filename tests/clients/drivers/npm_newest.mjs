@@ -11,7 +11,7 @@ const { AgentCardResolver, ClientFactory, ClientFactoryOptions } = require("@a2a
 const { GrpcTransportFactory } = require("@a2a-js/sdk/client/grpc");
 
 const card = await AgentCardResolver.default.resolve(`${url}/`);
-const told = [...new Set(card.supportedInterfaces.map((each) => each.protocolBinding))].sort();
+const told = Object.fromEntries(card.supportedInterfaces.map((each) => [each.protocolBinding, each.url]));
 // The test breaks connections to this address, and not to the one in the card.
 card.supportedInterfaces = card.supportedInterfaces.filter((each) => each.protocolBinding !== "GRPC");
 card.supportedInterfaces.push({ url: grpcAddress, protocolBinding: "GRPC", protocolVersion: "1.0", tenant: "" });
@@ -71,7 +71,7 @@ async function* allSeen(events) {
 
 await carryOut({
   async *card() {
-    yield { kind: "card", name: card.name, streaming: card.capabilities.streaming, transports: told };
+    yield { kind: "card", name: card.name, streaming: card.capabilities.streaming, urls: told };
   },
   async *send(order) {
     yield seenTask(await client.sendMessage(said(order)));

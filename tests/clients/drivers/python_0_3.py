@@ -28,7 +28,7 @@ async def main(url: str, transport: str, grpc_address: str) -> None:
     async with httpx.AsyncClient(timeout=30) as http:
         card = await A2ACardResolver(http, url).get_agent_card()
         interfaces = card.additional_interfaces or []
-        told = {card.preferred_transport or "JSONRPC", *(each.transport for each in interfaces)}
+        told = {each.transport: each.url for each in interfaces}
         # The test breaks connections to this address, and not to the one in the card.
         kept = [each for each in interfaces if each.transport != "GRPC"]
         card.additional_interfaces = [*kept, AgentInterface(url=grpc_address, transport="GRPC")]
@@ -46,7 +46,7 @@ async def main(url: str, transport: str, grpc_address: str) -> None:
 
         async def read_card(order: Order) -> AsyncIterator[Seen]:
             streaming = card.capabilities.streaming
-            yield {"kind": "card", "name": card.name, "streaming": streaming, "transports": sorted(told)}
+            yield {"kind": "card", "name": card.name, "streaming": streaming, "urls": told}
 
         async def send(order: Order) -> AsyncIterator[Seen]:
             async for event in whole.send_message(said(order)):

@@ -28,7 +28,7 @@ from lines import Order, Seen, carry_out
 async def main(url: str, transport: str, grpc_address: str) -> None:
     async with httpx.AsyncClient(timeout=30) as http:
         card = await A2ACardResolver(http, url).get_agent_card()
-        told = {each.protocol_binding for each in card.supported_interfaces}
+        told = {each.protocol_binding: each.url for each in card.supported_interfaces}
         # The test breaks connections to this address, and not to the one in the card.
         kept = [each for each in card.supported_interfaces if each.protocol_binding != "GRPC"]
         del card.supported_interfaces[:]
@@ -49,7 +49,7 @@ async def main(url: str, transport: str, grpc_address: str) -> None:
 
         async def read_card(order: Order) -> AsyncIterator[Seen]:
             streaming = card.capabilities.streaming
-            yield {"kind": "card", "name": card.name, "streaming": streaming, "transports": sorted(told)}
+            yield {"kind": "card", "name": card.name, "streaming": streaming, "urls": told}
 
         async def send(order: Order) -> AsyncIterator[Seen]:
             async for event in whole.send_message(said(order)):

@@ -71,16 +71,16 @@ agents:
             "server.default_agent: no agent named 'A1' (known: a)",
         ),
         (
-            "server: {grpc_address: 'https://x:1'}",
+            "server: {grpc_address: 'grpc://x:1'}",
             (
-                "server.grpc_address: wanted host:port, like agents.example.com:443, without https://,"
-                " found 'https://x:1'"
+                "server.grpc_address: wanted host:port, like agents.example.com:443, or https://host:port,"
+                " found 'grpc://x:1'"
             ),
         ),
         (
             "server: {grpc_address: 'x:70000'}",
             (
-                "server.grpc_address: wanted host:port, like agents.example.com:443, without https://,"
+                "server.grpc_address: wanted host:port, like agents.example.com:443, or https://host:port,"
                 " found 'x:70000'"
             ),
         ),

@@ -124,7 +124,7 @@ class _Facts:
     skills: Sequence[Skill]
     url: str
     grpc: str | None
-    """`host:port`."""
+    """`host:port`, or a URL if the operator says so."""
     is_default: bool
     """It is served to who names no agent, as nobody can in 0.3's gRPC."""
     signs_in: bool
@@ -164,7 +164,11 @@ def _interfaces(facts: _Facts, spoken: str) -> Iterator[Json]:
     for binding in ("HTTP+JSON", "JSONRPC"):
         yield {"url": facts.url, "protocolBinding": binding, "protocolVersion": spoken}
     if facts.grpc and (facts.is_default or spoken == "1.0"):
-        made: Json = {"url": facts.grpc, "protocolBinding": "GRPC", "protocolVersion": spoken}
+        made: Json = {
+            "url": facts.grpc.rpartition("://")[2],
+            "protocolBinding": "GRPC",
+            "protocolVersion": spoken,
+        }
         yield made if facts.is_default else made | {"tenant": facts.agent.name}
 
 
@@ -173,8 +177,8 @@ def _in_0_3(facts: _Facts) -> Json:
     made = facts.common()
     interfaces = [("HTTP+JSON", facts.url), ("JSONRPC", facts.url)]
     if facts.grpc and facts.is_default:
-        # In 0.3 it is a URL, whose scheme tells whether there is TLS.
-        interfaces.append(("GRPC", f"{facts.url.partition('://')[0]}://{facts.grpc}"))
+        # Clients of 0.3 hand it to gRPC as it stands, which understands no http://; others look for a URL.
+        interfaces.append(("GRPC", facts.grpc))
     made |= {
         "protocolVersion": "0.3.0",
         "url": facts.url,
