@@ -67,6 +67,8 @@ class ToolResult:
     name: str
     text: str
     is_error: bool = False
+    question: str | None = None
+    """For the user, if the tool asked one: the turn pauses when its other calls have results."""
 
 
 UserPart: TypeAlias = Text | Data | File

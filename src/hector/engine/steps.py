@@ -14,6 +14,7 @@ from hector.domain.messages import (
     Thinking,
     ToolCall,
     ToolMessage,
+    ToolResult,
     UserMessage,
 )
 
@@ -30,12 +31,18 @@ class RunTools:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    question: str
+    """What the tools asked the user, a line each, in the model's order."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     answered: bool
     """False if the model still calls tools after its last allowed call."""
 
 
-Step: TypeAlias = AskModel | RunTools | Finish
+Step: TypeAlias = AskModel | RunTools | Pause | Finish
 
 
 def next_step(own: Sequence[Message], *, max_steps: int) -> Step:
@@ -51,9 +58,11 @@ def next_step(own: Sequence[Message], *, max_steps: int) -> Step:
         case ModelMessage(calls=()):
             return Finish(answered=True)
         case ModelMessage() | ToolMessage():
+            missing = _missing(own)
+            if not missing and (questions := _questions(own)):
+                return Pause("\n".join(questions))
             if _model_calls(own) >= max_steps:
                 return Finish(answered=False)
-            missing = _missing(own)
             return RunTools(missing) if missing else AskModel()
         case _:
             assert_never(last)
@@ -115,8 +124,21 @@ def _model_calls(own: Sequence[Message]) -> int:
 
 def _missing(own: Sequence[Message]) -> tuple[ToolCall, ...]:
     """The calls of the last model message that have no result."""
-    asking = next(
-        (message for message in reversed(own) if isinstance(message, ModelMessage)), ModelMessage(())
-    )
-    done = {message.result.call_id for message in own if isinstance(message, ToolMessage)}
-    return tuple(call for call in asking.calls if call.id not in done)
+    done = _results(own)
+    return tuple(call for call in _last_calls(own) if call.id not in done)
+
+
+def _questions(own: Sequence[Message]) -> list[str]:
+    """What the calls of the last model message asked the user."""
+    done = _results(own)
+    results = [done[call.id] for call in _last_calls(own) if call.id in done]
+    return [result.question for result in results if result.question is not None]
+
+
+def _last_calls(own: Sequence[Message]) -> tuple[ToolCall, ...]:
+    return next((message.calls for message in reversed(own) if isinstance(message, ModelMessage)), ())
+
+
+def _results(own: Sequence[Message]) -> dict[str, ToolResult]:
+    """By call."""
+    return {message.result.call_id: message.result for message in own if isinstance(message, ToolMessage)}

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hector.domain.errors import InputRequiredError, ToolError
 from hector.domain.messages import JsonValue, ToolCall, ToolResult
@@ -18,13 +17,6 @@ MAX_RESULT = 1_000_000
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    result: ToolResult
-    question: str | None = None
-    """For the user, if the tool asked one."""
-
-
 class Toolbox:
     def __init__(self, tools: Mapping[str, Tool]) -> None:
         self._tools = tools
@@ -34,15 +26,15 @@ class Toolbox:
         """Whether a call of that name may be run again; one that no tool answers does nothing, so it may."""
         return name not in self._tools or self._tools[name].idempotent
 
-    async def run(self, call: ToolCall) -> Ran:
+    async def run(self, call: ToolCall) -> ToolResult:
         """Never raises but when it is cancelled."""
         try:
             text = await self._run(call)
         except ToolError as error:
-            return _ran(call, str(error), is_error=True)
+            return _result(call, str(error), is_error=True)
         except InputRequiredError as error:
             question = storable(error.question)
-            return _ran(call, f"the user was asked: {question}; the answer follows", question=question)
+            return _result(call, f"the user was asked: {question}; the answer follows", question=question)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -51,7 +43,7 @@ class Toolbox:
             return _failed(call, error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - tools are other people's code, and may do anything
             return _failed(call, error)
-        return _ran(call, text)
+        return _result(call, text)
 
     async def _run(self, call: ToolCall) -> str:
         tool = self._tools.get(call.name)
@@ -90,12 +82,12 @@ def _no_constant(name: str) -> JsonValue:
     raise ValueError(f"{name} is not JSON")
 
 
-def _ran(call: ToolCall, text: str, *, is_error: bool = False, question: str | None = None) -> Ran:
+def _result(call: ToolCall, text: str, *, is_error: bool = False, question: str | None = None) -> ToolResult:
     if len(text) > MAX_RESULT:
         text = f"{text[:MAX_RESULT]} [... cut: the result has {len(text)} characters]"
-    return Ran(ToolResult(call.id, call.name, storable(text), is_error), question)
+    return ToolResult(call.id, call.name, storable(text), is_error, question)
 
 
-def _failed(call: ToolCall, error: BaseException) -> Ran:
+def _failed(call: ToolCall, error: BaseException) -> ToolResult:
     _log.error("tool %r has a defect:\n%s", call.name, describe_defect(error))
-    return _ran(call, f"tool {call.name!r} failed with an internal error", is_error=True)
+    return _result(call, f"tool {call.name!r} failed with an internal error", is_error=True)

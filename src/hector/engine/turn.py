@@ -29,7 +29,7 @@ from hector.domain.tokens import count_message
 from hector.domain.turns import Begun, Lease, NewMessage, Outcome, Reason, Turn, TurnState, TurnStore
 from hector.engine.clean import accepted
 from hector.engine.defects import describe_defect
-from hector.engine.steps import AskModel, Finish, RunTools, in_call_order, next_step, told_again
+from hector.engine.steps import AskModel, Finish, Pause, RunTools, in_call_order, next_step, told_again
 from hector.engine.toolbox import Toolbox
 
 PATIENCE = 600.0
@@ -133,11 +133,10 @@ class TurnRun:
                     self._reply = await self._ask()
                 case RunTools(calls):
                     await self._store_reply()
-                    if question := await self._run_tools(calls):
-                        paused = Outcome(
-                            TurnState.INPUT_REQUIRED, Reason.WAITING_FOR_INPUT, usage=self._usage
-                        )
-                        return await self._end([ModelMessage((Text(question),))], paused)
+                    await self._run_tools(calls)
+                case Pause(question):
+                    paused = Outcome(TurnState.INPUT_REQUIRED, Reason.WAITING_FOR_INPUT, usage=self._usage)
+                    return await self._end([ModelMessage((Text(question),))], paused)
                 case Finish(answered=True):
                     completed = Outcome(TurnState.COMPLETED, usage=self._usage)
                     return await self._end([self._reply] if self._reply else [], completed)
@@ -175,23 +174,21 @@ class TurnRun:
             await self._append(self._reply)
             self._reply = None
 
-    async def _run_tools(self, calls: Sequence[ToolCall]) -> str | None:
-        """Run the calls side by side; the questions for the user, if any, in the order of the calls."""
+    async def _run_tools(self, calls: Sequence[ToolCall]) -> None:
+        """Run the calls side by side."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._run_tool(call)) for call in calls]
+                for call in calls:
+                    group.create_task(self._run_tool(call))
         except BaseExceptionGroup as failures:
             # A tool's own failure is a result, so these came from the store, and the first says it all.
             raise failures.exceptions[0] from None
-        questions = [question for task in tasks if (question := task.result()) is not None]
-        return "\n".join(questions) if questions else None
 
-    async def _run_tool(self, call: ToolCall) -> str | None:
+    async def _run_tool(self, call: ToolCall) -> None:
         self._emit(ToolStarted(call))
-        ran = await self._toolbox.run(call)
-        await self._append(ToolMessage(ran.result))
-        self._emit(ToolFinished(ran.result))
-        return ran.question
+        result = await self._toolbox.run(call)
+        await self._append(ToolMessage(result))
+        self._emit(ToolFinished(result))
 
     async def _append(self, message: Message) -> None:
         new = await self._counted(message)

@@ -7,7 +7,7 @@ A JSON array of parts, each an object whose first key says what it is:
     {"data": ..., "media_type": "..."}
     {"file": {"media_type", "name", "bytes"|"url"|"sha256", "size"}}
     {"tool_call": {"id", "name", "arguments", "idempotent"}}
-    {"tool_result": {"call_id", "name", "text", "is_error"}}
+    {"tool_result": {"call_id", "name", "text", "is_error", "question"}}
 
 Keys that would be null or false are left out; `metadata` may stand beside text, data and file. Bytes are
 base64, or above 64 KB a reference to the table `files`, which holds each file once in its session.
@@ -134,9 +134,9 @@ def encode_part(part: Part, files: dict[str, bytes]) -> dict[str, Any]:
         case ToolCall(id, name, arguments, idempotent):
             call = {"id": id, "name": name, "arguments": arguments}
             return {"tool_call": _compact(call, idempotent=idempotent)}
-        case ToolResult(call_id, name, text, is_error):
+        case ToolResult(call_id, name, text, is_error, question):
             result = {"call_id": call_id, "name": name, "text": text}
-            return {"tool_result": _compact(result, is_error=is_error)}
+            return {"tool_result": _compact(result, is_error=is_error, question=question)}
         case _:
             assert_never(part)
 
@@ -166,7 +166,11 @@ def decode_part(part: dict[str, Any], files: Mapping[str, bytes]) -> Part:
             return ToolCall(call["id"], call["name"], call["arguments"], call.get("idempotent", False))
         case {"tool_result": result}:
             return ToolResult(
-                result["call_id"], result["name"], result["text"], result.get("is_error", False)
+                result["call_id"],
+                result["name"],
+                result["text"],
+                result.get("is_error", False),
+                result.get("question"),
             )
         case _:
             raise ValueError(f"a stored part has none of the known kinds: {sorted(part)}")

@@ -287,5 +287,12 @@ class Scene:
         return self.model.requests[-1].messages
 
 
-def result(text: str, name: str, *, id: str = "c1", is_error: bool = False) -> ToolResult:  # noqa: A002
-    return ToolResult(id, name, text, is_error)
+def result(
+    text: str,
+    name: str,
+    *,
+    id: str = "c1",  # noqa: A002
+    is_error: bool = False,
+    question: str | None = None,
+) -> ToolResult:
+    return ToolResult(id, name, text, is_error, question)

@@ -1,13 +1,15 @@
 import pytest
 
 from hector.domain.messages import Message, ToolMessage
-from hector.engine.steps import AskModel, Finish, RunTools, Step, in_call_order, next_step
+from hector.engine.steps import AskModel, Finish, Pause, RunTools, Step, in_call_order, next_step
 from tests.unit.engine.fakes import asking, call, result, said, user
 
 A, B, C = call("a", id="a"), call("b", id="b"), call("c", id="c")
 DONE_A = ToolMessage(result("1", "a", id="a"))
 DONE_B = ToolMessage(result("2", "b", id="b"))
 DONE_C = ToolMessage(result("3", "c", id="c"))
+ASKED_A = ToolMessage(result("asked", "a", id="a", question="which?"))
+ASKED_B = ToolMessage(result("asked", "b", id="b", question="when?"))
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,25 @@ DONE_C = ToolMessage(result("3", "c", id="c"))
         ),
         pytest.param(
             [user("hi"), asking(A), DONE_A, asking(B)], RunTools((B,)), id="a second step's calls are run"
+        ),
+        pytest.param([user("hi"), asking(A), ASKED_A], Pause("which?"), id="a question is the user's"),
+        pytest.param(
+            [user("hi"), asking(A, B), ASKED_A], RunTools((B,)), id="a question waits for the other calls"
+        ),
+        pytest.param(
+            [user("hi"), asking(A, B, C), ASKED_B, DONE_C, ASKED_A],
+            Pause("which?\nwhen?"),
+            id="questions are asked together, in the order of the calls",
+        ),
+        pytest.param(
+            [user("hi"), asking(A), ASKED_A, said("which?"), user("this"), asking(B), DONE_B],
+            AskModel(),
+            id="a question that was answered is not asked again",
+        ),
+        pytest.param(
+            [user("hi"), asking(C), DONE_C, asking(B), DONE_B, asking(A), ASKED_A],
+            Pause("which?"),
+            id="the answer to a question starts the count anew, so none is too late",
         ),
         pytest.param(
             [user("hi"), asking(A), DONE_A, said("which?"), user("this")],

@@ -46,6 +46,11 @@ def tool_message(text: str, name: str, *, id: str = "c1", is_error: bool = False
     return ToolMessage(result(text, name, id=id, is_error=is_error))
 
 
+def asked_user(question: str, name: str, *, id: str = "c1") -> ToolMessage:  # noqa: A002
+    text = f"the user was asked: {question}; the answer follows"
+    return ToolMessage(result(text, name, id=id, question=question))
+
+
 async def test_an_answer_is_stored_with_the_turns_end_and_only_then_given() -> None:
     scene = Scene(ScriptedModel(said("hello there")))
     turn = await scene.run.run()
@@ -224,18 +229,31 @@ async def test_a_question_pauses_the_turn_after_the_other_calls_have_finished() 
     )
     assert turn.state is TurnState.INPUT_REQUIRED
     assert set(scene.store.messages[1:4]) == {
-        tool_message("the user was asked: which day?; the answer follows", "book", id="a"),
+        asked_user("which day?", "book", id="a"),
         tool_message("free", "look", id="b"),
-        tool_message("the user was asked: which room?; the answer follows", "pick", id="c"),
+        asked_user("which room?", "pick", id="c"),
     }
     assert scene.store.messages[4] == said("which day?\nwhich room?")
+
+
+async def test_a_question_that_is_stored_pauses_the_turn_when_it_is_taken_up_again() -> None:
+    own: list[Message] = [
+        user("book"),
+        asking(call("book", id="a"), call("look", id="b", idempotent=True)),
+        asked_user("which day?", "book", id="a"),
+    ]
+    look = FakeTool("look", "free", idempotent=True)
+    scene = Scene(ScriptedModel(), FakeTool("book"), look, own=own)
+    turn = await scene.run.run()
+    assert turn.state is TurnState.INPUT_REQUIRED
+    assert scene.store.messages == [tool_message("free", "look", id="b"), said("which day?")]
 
 
 async def test_a_resumed_turn_asks_the_model_with_all_its_messages() -> None:
     own: list[Message] = [
         user("book"),
         asking(call("book")),
-        tool_message("the user was asked: which day?; the answer follows", "book"),
+        asked_user("which day?", "book"),
         said("which day?"),
         user("monday"),
     ]

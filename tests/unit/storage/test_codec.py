@@ -48,7 +48,7 @@ files = st.builds(File, maybe_text, maybe_text, contents, st.none(), metadata) |
 )
 thinking = st.builds(Thinking, any_text, maybe_text)
 calls = st.builds(ToolCall, any_text, any_text, any_text, st.booleans())
-results = st.builds(ToolResult, any_text, any_text, any_text, st.booleans())
+results = st.builds(ToolResult, any_text, any_text, any_text, st.booleans(), maybe_text)
 messages: st.SearchStrategy[Message] = (
     st.builds(UserMessage, st.lists(texts | data | files, max_size=4).map(tuple), metadata, uris)
     | st.builds(ModelMessage, st.lists(texts | thinking | data | files | calls, max_size=4).map(tuple))
@@ -102,6 +102,10 @@ def test_text_stands_first_and_is_not_escaped() -> None:
         (
             ToolMessage(ToolResult("1", "f", "no", is_error=True)),
             '[{"tool_result": {"call_id": "1", "name": "f", "text": "no", "is_error": true}}]',
+        ),
+        (
+            ToolMessage(ToolResult("1", "f", "asked", question="which?")),
+            '[{"tool_result": {"call_id": "1", "name": "f", "text": "asked", "question": "which?"}}]',
         ),
         (ModelMessage((Text("\ud83d \0"),)), '[{"text": "\\ud83d \\u0000"}]'),
         (ModelMessage((Text("é\ud83d"),)), '[{"text": "é\\ud83d"}]'),

@@ -1,0 +1,64 @@
+"""Questions to the user: they outlive the process that asked them."""
+
+import asyncio
+
+import pytest
+
+from hector.domain.errors import InputRequiredError
+from hector.domain.turns import Recovery, TurnSettings, TurnState
+from hector.tools.function import FunctionTool
+from tests.backends import BACKENDS
+from tests.runtime.conftest import Node, StartNode
+
+pytestmark = pytest.mark.parametrize("backend", BACKENDS[1:], indirect=True)
+
+RESUME = TurnSettings(recovery=Recovery("resume"))
+
+
+def _ask() -> str:
+    """Asks."""
+    raise InputRequiredError("which colour?")
+
+
+def _ask_more() -> str:
+    """Asks another thing."""
+    raise InputRequiredError("which brush?")
+
+
+async def _paused(node: Node, turn_id: str) -> str:
+    """The question that the turn paused with, whoever ran it."""
+    while not (turn := await node.runtime.turn("a", "u", turn_id)).state.paused:
+        assert not turn.state.terminal, turn
+        await asyncio.sleep(0.02)  # nobody tells who does not listen
+    return turn.reply
+
+
+@pytest.mark.parametrize("crashes", [True, False])
+async def test_questions_outlive_the_process_that_asked_them(start: StartNode, crashes: bool) -> None:
+    go_on = asyncio.Event()
+
+    async def slow() -> str:
+        """Takes its time."""
+        await go_on.wait()
+        return "done"
+
+    tools = {
+        "ask": FunctionTool(_ask),
+        "more": FunctionTool(_ask_more),
+        "slow": FunctionTool(slow, idempotent=True),
+    }
+    one = await start(tools=tools, settings=RESUME)
+    two = None if crashes else await start(tools=tools, settings=RESUME)
+    handle = await one.send("call slow\ncall more\ncall ask\nsay painted")
+    while len(await one.messages()) < 4:  # noqa: ASYNC110  # nobody tells
+        await asyncio.sleep(0.01)
+    if crashes:
+        one.crash()
+    else:
+        await one.runtime.close(0.0)
+    go_on.set()
+    two = two or await start(tools=tools, settings=RESUME)
+    assert await _paused(two, handle.turn_id) == "which brush?\nwhich colour?"
+    assert not two.model.requests
+    turn = await two.ask("red, a broad one", task_id=handle.turn_id)
+    assert (turn.id, turn.state) == (handle.turn_id, TurnState.COMPLETED)
