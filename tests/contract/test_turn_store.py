@@ -910,12 +910,99 @@ async def test_a_continuation_that_failed_may_be_repeated(store: SqlSessionStore
     paused = await one.pause(await one.begin("order", "m1"))
     await one.fail(await one.begin("red", "m2", resumes=paused.id))
     assert [mark for _, _, mark in await history(store)] == [Reason.INTERNAL] * 3
+    await one.turn("between")
     again = await one.begin("red", "m2", resumes=paused.id)
     assert again.lease.turn_id != paused.id
-    assert texts(again.own) == ["red"]
+    assert (again.lease.resumed, again.lease.attempt) == (True, 2)
+    assert texts(again.own) == ["order", "which?", "red"], "as it was sent the first time"
+    assert texts(again.tail.messages) == ["red", "between", "re: between"]
     old = await store.turn("a", "u", paused.id)
     assert old
-    assert old.superseded
+    assert (old.superseded, texts(old.messages)) == (True, ["order", "which?", "red"])
+    assert await history(store) == [
+        (1, "order", Reason.WAITING_FOR_INPUT),
+        (2, "which?", Reason.WAITING_FOR_INPUT),
+        (3, "red", Reason.SUPERSEDED),
+        (4, "between", None),
+        (5, "re: between", None),
+        (6, "red", None),
+    ]
+    ended = await one.answer(again, "red it is")
+    assert texts(ended.messages) == ["order", "which?", "red", "red it is"]
+    first = await one.send("order", "m1")
+    assert isinstance(first, Repeated)
+    assert (first.turn.id, first.turn.state, first.turn.reply) == (
+        paused.id,
+        TurnState.INPUT_REQUIRED,
+        "which?",
+    )
+    assert [mark for _, _, mark in await history(store)] == [None, None, Reason.SUPERSEDED, *[None] * 4]
+
+
+async def test_a_continuation_may_fail_and_be_repeated_many_times_over_several_pauses(
+    store: SqlSessionStore, one: Actor
+) -> None:
+    task = (await one.pause(await one.begin("order"))).id
+    await one.pause(await one.begin("red", resumes=task), "how many?")
+    for _ in range(2):
+        await one.fail(await one.begin("three", "m3", resumes=task))
+        assert [mark for _, text, mark in await history(store) if text != "three"] == [Reason.INTERNAL] * 4
+    begun = await one.begin("three", "m3", resumes=task)
+    again = await one.pause(begun, "why?")
+    assert again.id != task
+    last = await one.begin("as I say so", "m4", resumes=again.id)
+    assert texts(last.own) == ["order", "which?", "red", "how many?", "three", "why?", "as I say so"]
+    assert {each.unanswered for each in last.tail.messages} == {Reason.SUPERSEDED}
+    await one.answer(last)
+    assert [text for _, text, mark in await history(store) if mark is None] == [*texts(last.own), "ok"]
+    repeated = await one.send("three", "m3", resumes=task)
+    assert isinstance(repeated, Repeated)
+    assert (repeated.turn.id, repeated.turn.reply) == (again.id, "why?")
+
+
+async def test_a_continuation_that_failed_may_be_repeated_where_the_session_is_busy(
+    store: SqlSessionStore, one: Actor, two: Actor
+) -> None:
+    paused = await one.pause(await one.begin("order"))
+    await one.fail(await one.begin("red", "m2", resumes=paused.id))
+    running = await one.begin("between")
+    late = await one.wait("red", "m2", resumes=paused.id)
+    turn = await store.turn("a", "u", late.turn_id)
+    assert turn
+    assert (turn.state, texts(turn.messages)) == (TurnState.SUBMITTED, ["order", "which?", "red"])
+    assert [mark for _, _, mark in await history(store)][:2] == [Reason.WAITING_FOR_INPUT] * 2
+    await store.withdraw(KEY, late.turn_id, "m2", Reason.MAX_WAIT)
+    assert [mark for _, _, mark in await history(store)][:2] == [Reason.MAX_WAIT] * 2
+    waiting = await one.wait("red", "m2", resumes=paused.id)
+    await one.answer(running)
+    await one.die()
+    begun = await two.must_take()
+    assert (begun.lease.turn_id, begun.lease.resumed, begun.lease.attempt) == (waiting.turn_id, True, 2)
+    assert texts(begun.own) == ["order", "which?", "red"]
+    assert texts(begun.tail.messages) == ["red", "between", "ok"]
+
+
+async def test_a_repeated_continuation_whose_replica_died_is_run_on_or_ended_whole(
+    store: SqlSessionStore, one: Actor, two: Actor
+) -> None:
+    paused = await one.pause(await one.begin("order"))
+    await one.fail(await one.begin("red", "m2", resumes=paused.id))
+    again = await one.begin("red", "m2")
+    await one.die()
+    taken = await two.must_take()
+    assert (taken.lease.turn_id, taken.lease.attempt, texts(taken.own)) == (
+        again.lease.turn_id,
+        3,
+        ["order", "which?", "red"],
+    )
+    await two.die()
+    assert await one.end_orphan() == again.lease.turn_id
+    assert [mark for _, _, mark in await history(store)] == [
+        Reason.CRASHED,
+        Reason.CRASHED,
+        Reason.SUPERSEDED,
+        Reason.CRASHED,
+    ]
 
 
 async def test_the_pauses_of_a_turn_are_as_many_as_it_takes(store: SqlSessionStore, one: Actor) -> None:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from hector.domain.errors import InputRequiredError
+from hector.domain.messages import ModelMessage, Text, ToolMessage, UserMessage
 from hector.domain.turns import Recovery, TurnSettings, TurnState
 from hector.tools.function import FunctionTool
 from tests.backends import BACKENDS
@@ -62,3 +63,24 @@ async def test_questions_outlive_the_process_that_asked_them(start: StartNode, c
     assert not two.model.requests
     turn = await two.ask("red, a broad one", task_id=handle.turn_id)
     assert (turn.id, turn.state) == (handle.turn_id, TurnState.COMPLETED)
+
+
+async def test_an_answer_that_failed_and_is_sent_again_is_read_with_what_it_answers(start: StartNode) -> None:
+    node = await start(tools={"ask": FunctionTool(_ask, idempotent=True)})
+    paused = await node.ask("paint my house\ncall ask")
+    failed = await node.ask("fail unreachable", task_id=paused.id, message_id="a1")
+    assert (failed.id, failed.state, failed.retryable) == (paused.id, TurnState.FAILED, True)
+    sent = list(node.model.requests[-1].messages)
+    assert [type(each) for each in sent] == [
+        UserMessage,
+        ModelMessage,
+        ToolMessage,
+        ModelMessage,
+        UserMessage,
+    ]
+    assert sent[0] == UserMessage((Text("paint my house\ncall ask"),))
+    for _ in range(2):
+        again = await node.ask("fail unreachable", task_id=paused.id, message_id="a1")
+        assert again.id not in (failed.id, paused.id)
+        assert list(node.model.requests[-1].messages) == sent
+        failed = again

@@ -40,6 +40,8 @@ class EarlierFacts:
     """
     state: TurnState
     reason: str | None
+    went_to_named: bool = False
+    """A try of it went to the turn that the arriving message names, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +111,13 @@ def admit(
         if named_state is None:
             raise NotFoundError("task", claim.resumes)
         # A turn that failed takes no message, but a repeat of its last one begins a new turn in its place.
-        if not named_state.paused and supersedes != claim.resumes:
+        # That one may fail as well, and the next repeat still names the first.
+        if not named_state.paused and not (supersedes and earlier and earlier.went_to_named):
             raise NotPausedError(claim.resumes, named_state)
     waits = not session.free
     if waits:
         _check_room(session, claim)
-    if claim.resumes is not None and supersedes != claim.resumes:
+    if claim.resumes is not None and named_state and named_state.paused:
         return Resume(claim.resumes, retry, waits)
     return Start(retry, supersedes, waits)
 

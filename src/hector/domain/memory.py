@@ -55,6 +55,6 @@ class WorkingMemory(Protocol):
         """The messages to send, oldest first, ending with the turn's `own`, which are always whole.
 
         A tool call is never parted from its result. A turn that ended without an answer is its user's message
-        and one marker line; a superseded turn is nothing.
+        and one marker line; what was superseded is nothing.
         """
         ...

@@ -57,11 +57,13 @@ Unit = Said | Exchange
 def units(stored: Iterable[StoredMessage]) -> list[Unit]:
     """What is sent of the messages, oldest first, in units that must not be parted.
 
-    A turn's messages stand together where its last one stands, whatever lies between them in the session. A
-    superseded turn is nothing; one without an answer is its user's messages, the last with a marker.
+    A turn's messages stand together where its last one stands, whatever lies between them in the session.
+    What was superseded is nothing; a turn without an answer is its user's messages, the last with a marker.
     """
     turns: dict[str, list[StoredMessage]] = {}
     for message in stored:
+        if message.unanswered == Reason.SUPERSEDED:
+            continue
         # Taken out and put back at the end, so that the turn stands where its last message does.
         turns[message.turn_id] = [*turns.pop(message.turn_id, ()), message]
     return [unit for turn in turns.values() for unit in _units_of_turn(turn)]
@@ -83,8 +85,6 @@ def summary_message(text: str) -> UserMessage:
 
 def _units_of_turn(turn: Sequence[StoredMessage]) -> list[Unit]:
     reason = next((stored.unanswered for stored in turn if stored.unanswered), None)
-    if reason == Reason.SUPERSEDED:
-        return []
     if reason is not None:
         said = [Said(s.message, s.tokens) for s in turn if isinstance(s.message, UserMessage)]
         return [*said[:-1], *(replace(last, unanswered=reason) for last in said[-1:])]

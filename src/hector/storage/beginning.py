@@ -1,6 +1,7 @@
 """What the beginnings of all runs have in common: of a new turn, of one that waited, of one taken over."""
 
 import json
+from collections.abc import Sequence
 
 from hector.domain.ids import SessionKey
 from hector.domain.memory import TailLimit
@@ -13,16 +14,16 @@ from hector.storage.rows import SessionRow, lock
 
 def start_turn(names: Parameters, turn: TurnRow) -> Operation[None]:
     """Begin a run of a turn that waited or was paused."""
-    past = turn.runs
-    if past:
-        paused = {"run_state": turn.state, "seq": past[-1][0]}
-        yield from execute(sql.SET_RUN_STATE, names | paused)
-    working = {
-        "state": TurnState.WORKING.value,
-        "earlier_runs": json.dumps(past) if past else None,
-        "attempt": turn.attempt + bool(past),
-    }
-    yield from execute(sql.START_TURN, names | working)
+    was_paused = turn.first_seq is not None
+    if was_paused:
+        yield from execute(sql.SET_RUN_STATE, names | {"run_state": turn.state, "seq": turn.first_seq})
+    working = {"state": TurnState.WORKING.value, "attempt": turn.attempt + was_paused}
+    yield from execute(sql.START_TURN, names | working | {"earlier_runs": _encode(turn.runs)})
+
+
+def first_attempt(past: Sequence[tuple[int, int]]) -> Parameters:
+    """The parameters of a new turn that goes on with these runs, each of which was one attempt."""
+    return {"attempt": 1 + len(past), "earlier_runs": _encode(past)}
 
 
 def begun(key: SessionKey, turn_id: str, row: SessionRow, limit: TailLimit) -> Operation[Begun]:
@@ -31,17 +32,23 @@ def begun(key: SessionKey, turn_id: str, row: SessionRow, limit: TailLimit) -> O
     assert turn, "it has just begun"
     assert turn.first_seq is not None, "it has just begun"
     assert row.lease_owner, "it has just begun"
-    resumed = bool(turn.past_runs)
     own = yield from read_runs(turn, turn.runs)
     tail = yield from read_tail(
         key_parameters(key),
         before=turn.first_seq,
         summarized=row.summarized,
         limit=limit,
-        without_turn=turn_id if resumed else None,
+        without=turn.past_runs,
     )
     lease = Lease(
-        key, turn_id, row.lease_owner, row.lease_epoch, turn.attempt, row.last_seq, turn.first_seq, resumed
+        key,
+        turn_id,
+        row.lease_owner,
+        row.lease_epoch,
+        turn.attempt,
+        row.last_seq,
+        turn.first_seq,
+        resumed=bool(turn.past_runs),
     )
     return Begun(lease, tail, tuple(own), turn.first_seq == 1, turn.first_seq - 1)
 
@@ -54,6 +61,10 @@ def leased(key: SessionKey, turn_id: str, replica_id: str, row: SessionRow | Non
         "epoch": row.lease_epoch + 1 if row else 1,
         "seq": row.last_seq + 1 if row else 1,
     }
+
+
+def _encode(runs: Sequence[tuple[int, int]]) -> str | None:
+    return json.dumps(runs) if runs else None
 
 
 def locked(names: Parameters) -> Operation[SessionRow]:

@@ -49,14 +49,14 @@ class TurnRow(NamedTuple):
 
     @property
     def past_runs(self) -> list[tuple[int, int]]:
-        """First and last seq of each run before the last one."""
+        """First and last seq of each run before the last one; of all of them where it has not begun."""
         return [(first, last) for first, last in json.loads(self.earlier_runs or "[]")]
 
     @property
     def runs(self) -> list[tuple[int, int]]:
         """... and of the last, which is open while it runs."""
         if self.first_seq is None:
-            return []
+            return self.past_runs
         return [*self.past_runs, (self.first_seq, self.last_seq or _EVERYTHING)]
 
 
@@ -126,7 +126,7 @@ def turn_of(row: TurnRow, messages: Sequence[StoredMessage] = ()) -> Turn:
 def read_runs(
     row: TurnRow, runs: Sequence[tuple[int, int]], *, with_waiting: bool = False, with_files: bool = True
 ) -> Operation[list[StoredMessage]]:
-    """A turn's own messages in these ranges of seq; on demand those too that wait, after the others."""
+    """A turn's messages in these ranges of seq; on demand those too that wait, after the others."""
     names = key_parameters(row.key) | {"turn": row.id}
     rows: list[_MessageRow] = []
     for first, last in runs:
@@ -144,11 +144,12 @@ def read_tail(
     before: int,
     summarized: int,
     limit: TailLimit,
-    without_turn: str | None = None,
+    without: Sequence[tuple[int, int]] = (),
 ) -> Operation[Tail]:
     """The end of a session, for the model: bounded by the limit, whatever the session's length.
 
     The message that crosses the limit of tokens is the first one given, so that it can be cut to what fits.
+    `without` are ranges of seq that are left out.
     """
     summary = (yield from _latest_summary(names)) if summarized else None
     after = summary.through_seq if summary else 0
@@ -158,7 +159,7 @@ def read_tail(
     while len(newest_first) < limit.messages and (limit.tokens is None or tokens < limit.tokens):
         page = yield from _rows(sql.TAIL_BEFORE, {**names, "after": after, "before": before, "limit": size})
         for row in page:
-            if row.turn_id == without_turn:
+            if any(first <= (row.seq or 0) <= last for first, last in without):
                 continue
             newest_first.append(row)
             tokens += _sent_tokens(row)

@@ -46,7 +46,7 @@ def end(lease: Lease, new: Sequence[NewMessage], outcome: Outcome) -> Operation[
         return (yield from _ended_before(lease))
     yield from together(insert_agent_messages(lease, new), _close(guard, [(lease.run_seq, last)], outcome))
     if lease.resumed:
-        yield from _mark_past_runs(lease, outcome)
+        yield from _mark_past_runs(guard, outcome)
         return (yield from must_read_turn(lease.key, lease.turn_id))
     return ended_turn(lease, new, outcome)
 
@@ -86,7 +86,9 @@ def withdraw(
     if turn.state is not TurnState.SUBMITTED:
         return turn
     waited = Outcome(TurnState.CANCELED, reason, _TOO_LONG, retryable=True)
-    yield from _close(names | {"epoch": None}, [], waited if reason == Reason.MAX_WAIT else _CANCELED)
+    outcome = waited if reason == Reason.MAX_WAIT else _CANCELED
+    yield from _close(names | {"epoch": None}, [], outcome)
+    yield from _mark_past_runs(names, outcome)
     return (yield from must_read_turn(key, turn_id))
 
 
@@ -178,11 +180,10 @@ def _mark_of(outcome: Outcome) -> str | None:
     return Reason.WAITING_FOR_INPUT if outcome.state.paused else outcome.reason or outcome.state.value
 
 
-def _mark_past_runs(lease: Lease, outcome: Outcome) -> Operation[None]:
+def _mark_past_runs(names: Parameters, outcome: Outcome) -> Operation[None]:
     """What was said before a pause counts as the turn does."""
-    turn = yield from turn_row(lease.key.agent_id, lease.key.user_id, lease.turn_id)
+    turn = yield from turn_row(names["agent"], names["user"], names["turn"])
     assert turn, "it was just ended"
-    names = key_parameters(lease.key) | {"turn": lease.turn_id}
     yield from mark(names, turn.past_runs, _mark_of(outcome))
 
 

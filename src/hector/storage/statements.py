@@ -272,6 +272,9 @@ _one_waiting = and_(
     _in_session(messages), _WAITS, M.turn_id == bind("turn"), M.message_id == bind("message_id")
 )
 IS_WAITING = Statement(select(M.id).where(_one_waiting))
+WENT_TO = Statement(
+    select(M.id).where(_in_session(messages), M.message_id == bind("message_id"), M.turn_id == bind("turn"))
+)
 HAS_LEFT = Statement(
     select(M.id).where(
         _in_session(messages),
@@ -288,16 +291,9 @@ LEAVE_QUEUE = Statement(
 SET_RUN_STATE = Statement(
     update(messages).where(_in_session(messages), M.seq == _big("seq")).values(run_state=bind("run_state"))
 )
-MARK_RUN = Statement(
-    update(messages)
-    .where(
-        _in_session(messages),
-        M.turn_id == bind("turn"),
-        M.seq >= _big("first_seq"),
-        M.seq <= _big("last_seq"),
-    )
-    .values(unanswered=bind("unanswered"))
-)
+# By seq alone: a turn goes on with runs that were another's.
+_of_run = and_(_in_session(messages), M.seq >= _big("first_seq"), M.seq <= _big("last_seq"))
+MARK_RUN = Statement(update(messages).where(_of_run).values(unanswered=bind("unanswered")))
 _TAIL_COLUMNS = (
     M.seq,
     M.turn_id,
@@ -324,16 +320,7 @@ def _page_before(columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
 PAGE_BEFORE = Statement(_page_before(_MESSAGE_COLUMNS))
 TAIL_BEFORE = Statement(_page_before(_TAIL_COLUMNS))
 """... without the times, which the model is not sent: to read them costs a tenth of the tail."""
-RUN_MESSAGES = Statement(
-    select(*_MESSAGE_COLUMNS)
-    .where(
-        _in_session(messages),
-        M.turn_id == bind("turn"),
-        M.seq >= _big("first_seq"),
-        M.seq <= _big("last_seq"),
-    )
-    .order_by(M.seq)
-)
+RUN_MESSAGES = Statement(select(*_MESSAGE_COLUMNS).where(_of_run).order_by(M.seq))
 _unstarted = (
     select(*_MESSAGE_COLUMNS)
     .where(_in_session(messages), M.seq.is_(None), M.turn_id == bind("turn"))
@@ -348,8 +335,9 @@ _NEW_TURN: dict[str, Any] = _KEY | {
     "id": bind("turn"),
     "state": bind("state"),
     "retryable": false(),
-    "attempt": _ONE,
+    "attempt": bind("attempt", type_=Integer),
     "superseded": false(),
+    "earlier_runs": bind("earlier_runs"),
     "input_tokens": _ZERO,
     "output_tokens": _ZERO,
     "created_at": now(),

@@ -160,7 +160,8 @@ turns = Table(
     # Of the lease of its last run: tells one's own success from another's.
     Column("epoch", BigInteger),
     Column("superseded", Boolean, nullable=False),
-    # Of its last run; those before a pause are in earlier_runs, as JSON [[first, last], ...].
+    # Of its last run; those before a pause are in earlier_runs, as JSON [[first, last], ...]. Their messages
+    # are another turn's where the answer to its question failed and was sent again.
     Column("first_seq", BigInteger),
     Column("last_seq", BigInteger),
     Column("earlier_runs", _text),

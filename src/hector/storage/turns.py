@@ -1,6 +1,7 @@
 """The operation that takes a message: accept."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, assert_never
@@ -34,7 +35,7 @@ from hector.domain.turns import (
     TurnState,
 )
 from hector.storage import statements as sql
-from hector.storage.beginning import begun, leased, locked, start_turn
+from hector.storage.beginning import begun, first_attempt, leased, locked, start_turn
 from hector.storage.codec import decode, encode, role_of
 from hector.storage.operations import Operation, execute, fetch, together
 from hector.storage.reading import (
@@ -86,14 +87,15 @@ def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
     names = key_parameters(key)
     row, earlier = yield from together(lock(names), _find_earlier(names, arrival.message_id))
     named = (yield from _named(arrival)) if arrival.resumes else None
-    decision = yield from _admit(arrival, row, earlier, named)
+    went_to_named = bool(earlier and named) and (yield from _went_to(arrival))
+    facts = _facts(earlier, arrival.message, went_to_named=went_to_named) if earlier else None
+    decision = yield from _admit(arrival, row, facts, named)
     match decision:
         case Start(retry, supersedes, waits):
-            if supersedes:
-                yield from _supersede(key, supersedes)
+            past = (yield from _supersede(key, supersedes)) if supersedes else []
             if row and waits:
-                return (yield from _enqueue(arrival, row, retry))
-            return (yield from _begin(arrival, row, retry, limit))
+                return (yield from _enqueue(arrival, row, retry, past))
+            return (yield from _begin(arrival, row, retry, past, limit))
         case Resume(_, retry, waits):
             assert row, "a paused turn has a session"
             assert named, "only a named turn is resumed"
@@ -114,13 +116,13 @@ def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
 
 
 def _admit(
-    arrival: Arrival, row: SessionRow | None, earlier: _Earlier | None, named: TurnRow | None
+    arrival: Arrival, row: SessionRow | None, earlier: EarlierFacts | None, named: TurnRow | None
 ) -> Operation[Decision]:
     claim = Claim(arrival.message_id, arrival.turn_id, arrival.resumes, arrival.on_busy, arrival.max_waiting)
     decide = partial(
         admit,
         SessionFacts(row.lease_turn_id, row.waiting) if row else SessionFacts(None, 0),
-        _facts(earlier, arrival.message) if earlier else None,
+        earlier,
         TurnState(named.state) if named else None,
     )
     try:
@@ -149,7 +151,13 @@ def _named(arrival: Arrival) -> Operation[TurnRow | None]:
     return turn if turn and turn.key == key else None
 
 
-def _facts(earlier: _Earlier, message: UserMessage) -> EarlierFacts:
+def _went_to(arrival: Arrival) -> Operation[bool]:
+    """A try of the same message went to the turn that the client named."""
+    names = {"message_id": arrival.message_id, "turn": arrival.resumes}
+    return bool((yield from fetch(sql.WENT_TO, key_parameters(arrival.key) | names)))
+
+
+def _facts(earlier: _Earlier, message: UserMessage, *, went_to_named: bool) -> EarlierFacts:
     # Encoded and decoded, so that large files compare by their hash.
     ours = decode(role_of(message), encode(message)[0])
     # Of a turn that never began, its own state says all.
@@ -163,6 +171,7 @@ def _facts(earlier: _Earlier, message: UserMessage) -> EarlierFacts:
         TurnState(run_state) if run_state else None,
         TurnState(earlier.state),
         earlier.reason,
+        went_to_named,
     )
 
 
@@ -209,20 +218,28 @@ def _as_it_stood(key: SessionKey, earlier: _Earlier) -> Operation[Turn]:
     return turn_of(row, (yield from read_runs(row, runs)))
 
 
-def _supersede(key: SessionKey, turn_id: str) -> Operation[None]:
+def _supersede(key: SessionKey, turn_id: str) -> Operation[Sequence[tuple[int, int]]]:
+    """The runs that its pauses ended; the turn that takes its place goes on with them.
+
+    They were acknowledged: only the last run leaves the context, which the message began that is tried again.
+    """
     names = key_parameters(key) | {"turn": turn_id}
     turn = yield from turn_row(key.agent_id, key.user_id, turn_id)
     assert turn, "a stored message has its turn"
     yield from execute(sql.SUPERSEDE_TURN, names)
-    yield from mark(names, turn.runs, Reason.SUPERSEDED)
+    yield from mark(names, turn.runs[len(turn.past_runs) :], Reason.SUPERSEDED)
+    yield from mark(names, turn.past_runs, Reason.WAITING_FOR_INPUT)
+    return turn.past_runs
 
 
 # --- beginning
 
 
-def _begin(arrival: Arrival, row: SessionRow | None, retry: int, limit: TailLimit) -> Operation[Begun]:
-    """A new turn, at once."""
-    names = leased(arrival.key, arrival.turn_id, arrival.replica_id, row)
+def _begin(
+    arrival: Arrival, row: SessionRow | None, retry: int, past: Sequence[tuple[int, int]], limit: TailLimit
+) -> Operation[Begun]:
+    """A new turn, at once; it goes on with these runs."""
+    names = leased(arrival.key, arrival.turn_id, arrival.replica_id, row) | first_attempt(past)
     seq = names["seq"]
     # The first is a key of what follows.
     _, _, stored, tail = yield from together(
@@ -233,6 +250,8 @@ def _begin(arrival: Arrival, row: SessionRow | None, retry: int, limit: TailLimi
         insert_user_message(names, arrival, retry, seq=seq),
         read_tail(names, before=seq, summarized=row.summarized if row else 0, limit=limit),
     )
+    if past:
+        return (yield from begun(arrival.key, arrival.turn_id, (yield from locked(names)), limit))
     lease = Lease(arrival.key, arrival.turn_id, arrival.replica_id, names["epoch"], 1, seq, seq)
     return Begun(lease, tail, (stored,), row is None, seq - 1)
 
@@ -249,13 +268,20 @@ def _resume(
 
 
 def _enqueue(
-    arrival: Arrival, row: SessionRow, retry: int, *, resumes: str | None = None
+    arrival: Arrival,
+    row: SessionRow,
+    retry: int,
+    past: Sequence[tuple[int, int]] = (),
+    *,
+    resumes: str | None = None,
 ) -> Operation[Queued]:
     turn_id = resumes or arrival.turn_id
     names = key_parameters(arrival.key) | {"turn": turn_id}
     ticket = row.next_ticket + 1
     yield from execute(sql.ENQUEUE, names)
     if resumes is None:
-        yield from execute(sql.INSERT_WAITING_TURN, names | {"state": TurnState.SUBMITTED.value})
+        yield from execute(
+            sql.INSERT_WAITING_TURN, names | first_attempt(past) | {"state": TurnState.SUBMITTED.value}
+        )
     yield from insert_user_message(names, arrival, retry, ticket=ticket)
     return Queued(turn_id, ticket, row.waiting + (row.lease_turn_id is not None), row.last_seq)

@@ -52,7 +52,8 @@ FAILED = earlier(TurnState.FAILED, Reason.CRASHED)
 RAN_BEFORE_A_PAUSE = replace(EARLIER, run_state=TurnState.INPUT_REQUIRED, state=TurnState.WORKING)
 WITHDRAWN = replace(EARLIER, turn_id="paused", run_state=TurnState.CANCELED, state=TurnState.INPUT_REQUIRED)
 REFUSED = replace(EARLIER, turn_id="paused", run_state=TurnState.REJECTED, state=TurnState.COMPLETED)
-LAST_OF_A_FAILED_TURN = replace(FAILED, turn_id="paused", retry=2)
+LAST_OF_A_FAILED_TURN = replace(FAILED, turn_id="paused", retry=2, went_to_named=True)
+TRIED_AGAIN_AND_FAILED = replace(FAILED, retry=3, went_to_named=True)
 
 START_AGAIN = Start(1, "old")
 
@@ -105,6 +106,8 @@ START_AGAIN = Start(1, "old")
         (FREE, WITHDRAWN, TurnState.INPUT_REQUIRED, RESUMES, Resume("paused", 1)),
         (FREE, LAST_OF_A_FAILED_TURN, TurnState.FAILED, RESUMES, Start(3, "paused")),
         (RUNS, LAST_OF_A_FAILED_TURN, TurnState.FAILED, RESUMES, Start(3, "paused", waits=True)),
+        (FREE, TRIED_AGAIN_AND_FAILED, TurnState.FAILED, RESUMES, Start(4, "old")),
+        (FREE, FAILED, TurnState.INPUT_REQUIRED, RESUMES, Resume("paused", 1)),
     ],
 )
 def test_a_message_is_admitted(

@@ -66,6 +66,13 @@ def test_a_superseded_turn_is_nothing() -> None:
     assert rendered(tail(TURN, unanswered="superseded")) == []
 
 
+def test_of_a_turn_whose_last_run_was_superseded_the_others_are_left() -> None:
+    session = tail(("a", [user("1"), said("?"), user("2")]), ("b", [user("2"), said("3")]))
+    superseded = session.messages[2]._replace(unanswered="superseded")
+    messages = (*session.messages[:2], superseded, *session.messages[3:])
+    assert rendered(Tail(messages)) == [user("1"), said("?"), user("2"), said("3")]
+
+
 def test_an_unanswered_turn_is_its_question_with_a_marker() -> None:
     (message,) = rendered(tail(TURN, unanswered="crashed"))
     assert message == UserMessage((Text("1"), Text("\n[not answered: crashed]")))
