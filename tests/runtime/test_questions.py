@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from hector.domain.errors import InputRequiredError
+from hector.domain.errors import InputRequiredError, WaitedTooLongError
 from hector.domain.messages import ModelMessage, Text, ToolMessage, UserMessage
 from hector.domain.turns import Recovery, TurnSettings, TurnState
 from hector.tools.function import FunctionTool
@@ -84,3 +84,25 @@ async def test_an_answer_that_failed_and_is_sent_again_is_read_with_what_it_answ
         assert again.id not in (failed.id, paused.id)
         assert list(node.model.requests[-1].messages) == sent
         failed = again
+
+
+async def test_who_answers_and_waits_too_long_is_told_so_and_may_answer_again(start: StartNode) -> None:
+    tools = {"ask": FunctionTool(_ask)}
+    one, two = await start(tools=tools), await start(tools=tools)
+    paused = await one.ask("call ask")
+    other = await one.send("wait g\nsay other")
+    await one.model.gate("g").reached.wait()
+    answer = await one.send("say blue", task_id=paused.id, message_id="a1")
+    joined = await two.send("say blue", task_id=paused.id, message_id="a1")
+    (local,) = [turn for turn in one.opened.runner._locals if not turn.task]
+    one.opened.runner._waited_enough(local)
+    for handle in (answer, joined):
+        with pytest.raises(WaitedTooLongError, match="max_wait") as waited:
+            await handle.result()
+        assert (waited.value.turn_id, waited.value.retryable) == (paused.id, True)
+    turn = await one.runtime.turn("a", "u", paused.id)
+    assert (turn.state, turn.reply) == (TurnState.INPUT_REQUIRED, "which colour?")
+    one.model.gate("g").opened.set()
+    await other.result()
+    ended = await two.ask("say blue", task_id=paused.id, message_id="a1")
+    assert (ended.id, ended.state, ended.reply) == (paused.id, TurnState.COMPLETED, "blue")

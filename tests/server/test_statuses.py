@@ -22,6 +22,7 @@ from hector.domain.errors import (
     StoreUnavailableError,
     TooLargeError,
     UnauthenticatedError,
+    WaitedTooLongError,
 )
 from hector.server.statuses import (
     STATUSES,
@@ -60,6 +61,7 @@ ERRORS: list[tuple[HectorError, int]] = [
     (ForbiddenError("no"), 403),
     (ConflictError("m"), 409),
     (BusyError("t"), 409),
+    (WaitedTooLongError("t"), 409),
     (NotPausedError("t", "completed"), 400),
     (NotCancelableError("t", "completed"), 400),
     (TaskEndedError("t", "completed"), 400),
@@ -79,6 +81,7 @@ _WITHOUT_A2A_REASON = (
     UnauthenticatedError,
     ForbiddenError,
     BusyError,
+    WaitedTooLongError,
     QueueFullError,
     StorageError,
 )

@@ -11,7 +11,8 @@ HectorError
 │   ├── ConflictError           this message id was used for another message
 │   ├── NotPausedError          the named task does not wait for input
 │   ├── BusyError               on_busy: reject, and another turn runs
-│   └── QueueFullError          as many messages wait as may
+│   ├── QueueFullError          as many messages wait as may
+│   └── WaitedTooLongError      the answer to a paused task waited longer than it may
 ├── ModelError                  the provider, or the operator's key
 │   ├── ModelAuthError          the provider refuses the key
 │   ├── ModelRateLimitError     too many requests; knows when to retry
@@ -138,6 +139,17 @@ class QueueFullError(CallerError):
             " send the message again later"
         )
         self.waiting = waiting
+
+
+class WaitedTooLongError(CallerError):
+    retryable = True
+
+    def __init__(self, turn_id: str) -> None:
+        super().__init__(
+            "the session was busy for longer than turns.max_wait allows, so the message did not reach task"
+            f" {turn_id!r}; send the message again"
+        )
+        self.turn_id = turn_id
 
 
 class ModelError(HectorError):

@@ -5,7 +5,14 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 
-from hector.domain.errors import OutcomeUnknownError, StorageError, StoreUnavailableError
+from hector.domain.errors import (
+    CallerError,
+    NotPausedError,
+    OutcomeUnknownError,
+    StorageError,
+    StoreUnavailableError,
+    WaitedTooLongError,
+)
 from hector.domain.events import EventStore, Told
 from hector.domain.ids import SessionKey
 from hector.domain.turns import Reason, Turn, TurnState
@@ -67,6 +74,8 @@ async def follow(
         if not wakes.closed:
             error = OutcomeUnknownError(f"{error}; the message is safe to repeat under its id")
         feed.fail(error)
+    except CallerError as error:
+        feed.fail(error)
 
 
 async def _to_the_end(
@@ -98,6 +107,7 @@ async def _to_the_end(
                 for told in progress.events:
                     feed.relay(told)
                 if turn and (turn.state.terminal or turn.state.paused):
+                    check_reached(turn, message_id)
                     return turn
         if feed.place != before:
             pause = _POLL_STREAM
@@ -110,6 +120,15 @@ async def _to_the_end(
 def deleted(key: SessionKey, turn_id: str) -> Turn:
     """What is left to say of a turn whose session is gone."""
     return Turn(turn_id, key, TurnState.CANCELED, Reason.SESSION_DELETED, "the session was deleted meanwhile")
+
+
+def check_reached(turn: Turn, message_id: str) -> None:
+    """Raise `CallerError` where the message waited for this turn, which was paused, and does so no longer."""
+    if not message_id or any(stored.message_id == message_id for stored in turn.messages):
+        return
+    if turn.state.terminal:
+        raise NotPausedError(turn.id, turn.state)
+    raise WaitedTooLongError(turn.id)
 
 
 def _still_waits(turn: Turn, message_id: str) -> bool:

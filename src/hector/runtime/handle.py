@@ -33,6 +33,7 @@ class TurnHandle:
         """The turn at its end, durable.
 
         Raises `OutcomeUnknownError` or `StoreUnavailableError` if the end could not be stored or seen; the
-        message is then safe to repeat under its id.
+        message is then safe to repeat under its id. Raises `NotPausedError` or `WaitedTooLongError` if it was
+        to go on with a paused turn and did not reach it.
         """
         return await self.feed.result()

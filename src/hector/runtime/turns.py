@@ -10,13 +10,14 @@ from weakref import WeakValueDictionary
 
 from hector.domain.agents import Agent
 from hector.domain.errors import (
+    CallerError,
     HectorError,
     LeaseLostError,
     NotFoundError,
-    NotPausedError,
     OutcomeUnknownError,
     StorageError,
     StoreUnavailableError,
+    WaitedTooLongError,
 )
 from hector.domain.events import EventStore, RunEvent, TurnStarted, TurnWaiting
 from hector.domain.ids import SessionKey, new_turn_id
@@ -40,7 +41,7 @@ from hector.engine.defects import describe_defect
 from hector.engine.turn import TurnRun
 from hector.runtime.event_log import EventLog
 from hector.runtime.feed import TurnFeed
-from hector.runtime.following import ANSWER_WITHIN, FollowedFeed, deleted, follow
+from hector.runtime.following import ANSWER_WITHIN, FollowedFeed, check_reached, deleted, follow
 from hector.runtime.handle import TurnHandle
 from hector.runtime.local_turns import LocalTurn, LocalTurns
 from hector.runtime.queue import SessionQueue
@@ -468,9 +469,13 @@ class TurnRunner:
             loop = asyncio.get_running_loop()
             local.deadline = None if self.closing else loop.call_later(1.0, self._waited_enough, local)
             return
-        if turn:  # otherwise it has just begun
+        if turn is None:  # it has just begun
+            return
+        if turn.reason == Reason.MAX_WAIT:
             self._finish(local, turn)
-            self._queue(local.key).wake()
+        else:
+            self._fail(local, WaitedTooLongError(turn.id))
+        self._queue(local.key).wake()
 
     def waits_here(self, key: SessionKey) -> bool:
         return any(local.task is None for local in self._locals.of(key))
@@ -519,11 +524,12 @@ class TurnRunner:
         if turn is None:
             self._finish(local, deleted(local.key, local.turn_id))
         elif turn.state.terminal or turn.state.paused:
-            # A turn that does not hold the message was to be resumed by it, and could not be.
-            if any(stored.message_id == local.message_id for stored in turn.messages):
-                self._finish(local, turn)
+            try:
+                check_reached(turn, local.message_id)
+            except CallerError as error:
+                self._fail(local, error)
             else:
-                self._fail(local, NotPausedError(turn.id, turn.state))
+                self._finish(local, turn)
         else:
             self._leave(local)
             self._start(self._follow(local.key, local.turn_id, local.message_id, local.feed))

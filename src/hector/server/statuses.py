@@ -18,6 +18,7 @@ from hector.domain.errors import (
     StoreUnavailableError,
     TooLargeError,
     UnauthenticatedError,
+    WaitedTooLongError,
 )
 from hector.domain.messages import JsonValue
 
@@ -161,6 +162,7 @@ STATUSES: Mapping[type[HectorError], Status] = {
     ForbiddenError: Status(403, "forbidden", "PERMISSION_DENIED"),
     ConflictError: Status(409, "conflict", "ALREADY_EXISTS", "INVALID_REQUEST", rpc=-32600),
     BusyError: Status(409, "busy", "ABORTED"),
+    WaitedTooLongError: Status(409, "max_wait", "ABORTED"),
     NotPausedError: Status(400, "not_paused", "FAILED_PRECONDITION", "UNSUPPORTED_OPERATION", rpc=-32004),
     ParseError: Status(400, "invalid", "INVALID_ARGUMENT", "INVALID_REQUEST", rpc=-32700),
     NotARequestError: Status(400, "invalid", "INVALID_ARGUMENT", "INVALID_REQUEST", rpc=-32600),
@@ -257,6 +259,8 @@ def _as_any(details: Mapping[str, Mapping[str, JsonValue]]) -> list[JsonValue]:
 def _about(error: Exception) -> dict[str, JsonValue]:
     match error:
         case BusyError(turn_id=str(turn_id)) | NotPausedError(turn_id=turn_id):
+            return {"taskId": turn_id}
+        case WaitedTooLongError(turn_id=turn_id):
             return {"taskId": turn_id}
         case NotFoundError(kind="task", name=turn_id):
             return {"taskId": turn_id}
