@@ -786,6 +786,39 @@ async def test_usage_counts_all_runs_of_a_turn(store: SqlSessionStore, one: Acto
     assert ended.usage == Usage(11, 22)
 
 
+@pytest.mark.parametrize("at_once", [1, 2], ids=["one message", "two messages"])
+async def test_usage_of_what_was_stored_counts_however_the_turn_ends(
+    store: SqlSessionStore, one: Actor, two: Actor, at_once: int
+) -> None:
+    begun = await one.begin()
+    new = [replace(call("look", idempotent=True), usage=Usage(1, 2)) for _ in range(at_once)]
+    await store.append(begun.lease, new)
+    lease = await store.append(begun.lease, new)
+    assert await _usage(store, lease.turn_id) == Usage(at_once, 2 * at_once), "an append is counted once"
+    await one.die()
+    again = await two.must_take()
+    lease = await store.append(again.lease, [said("more")])
+    lease = await store.append(lease, [replace(said("more"), usage=Usage(10, 20))])
+    ended = await store.end(lease, [said("ok")], replace(COMPLETED, usage=Usage(100, 200)))
+    assert ended.usage == await _usage(store, ended.id) == Usage(110 + at_once, 220 + 2 * at_once)
+
+
+async def test_usage_of_what_was_stored_counts_where_others_end_the_turn(
+    store: SqlSessionStore, one: Actor
+) -> None:
+    begun = await one.begin()
+    lease = await store.append(begun.lease, [replace(call("look"), usage=Usage(1, 2**80))])
+    canceled = await store.cancel(KEY, lease.turn_id)
+    assert canceled
+    assert canceled.usage == Usage(1, 2**53), "an absurd number is the column's largest"
+
+
+async def _usage(store: SqlSessionStore, turn_id: str) -> Usage:
+    turn = await store.turn("a", "u", turn_id)
+    assert turn
+    return turn.usage
+
+
 async def test_each_message_of_a_paused_turn_is_repeated_as_its_run_ended(
     store: SqlSessionStore, one: Actor
 ) -> None:

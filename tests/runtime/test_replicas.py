@@ -91,6 +91,23 @@ async def test_a_start_after_a_crash_runs_on_what_was_running(start: StartNode) 
     assert (await two.ask("say next")).reply == "next"
 
 
+async def test_the_usage_of_stored_steps_counts_after_a_crash(start: StartNode) -> None:
+    def look() -> str:
+        """Sees."""
+        return "seen"
+
+    tools = {"look": FunctionTool(look, idempotent=True)}
+    one = await start(tools=tools)
+    handle = await one.send("say I look\ncall look\nwait g\nsay 0")
+    await one.model.gate("g").reached.wait()
+    one.crash()
+    two = await start(tools=tools, opened=["g"])
+    broken_off = await two.ended(handle.turn_id)
+    whole = await two.ask("say I look\ncall look\nwait g\nsay 0", message_id="m2")
+    assert (broken_off.attempt, whole.attempt) == (2, 1)
+    assert broken_off.usage.output_tokens == whole.usage.output_tokens > 0
+
+
 async def test_what_a_stop_breaks_off_is_run_on_by_another_replica(start: StartNode) -> None:
     one, two = await start(), await start()
     two.model.gate("g").opened.set()

@@ -123,6 +123,9 @@ class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
 
+    def __bool__(self) -> bool:
+        return self.input_tokens > 0 or self.output_tokens > 0
+
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens)
 

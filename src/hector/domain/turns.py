@@ -66,6 +66,7 @@ class Outcome:
     error: str | None = None
     """One sentence for the caller; None if nothing went wrong."""
     usage: Usage = Usage()
+    """Of the model calls that were not counted yet, with a message that was appended."""
     retryable: bool = False
     """The same request may succeed later."""
 
@@ -130,6 +131,8 @@ class Lease:
     """Of the user's message that this run answers."""
     resumed: bool = False
     """The turn was paused before."""
+    usage: Usage = Usage()
+    """Of the turn's model calls so far, as they are counted in the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +190,8 @@ class Taken:
 class NewMessage:
     message: Message
     tokens: int = 0
+    usage: Usage = Usage()
+    """Of the model call that it came of; counted with its turn when the message is appended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, TypeVar, assert_never
 
 from hector.domain.agents import Agent
@@ -74,6 +75,7 @@ class TurnRun:
         self._lease = begun.lease
         self._appending = asyncio.Lock()
         self._usage = Usage()
+        """Of the model calls that are not counted in the store."""
         # A store that reads by seq could give a resumed turn's earlier messages twice.
         before = tuple(each for each in begun.tail.messages if each.turn_id != begun.lease.turn_id)
         self._tail = Tail(before, begun.tail.summary)
@@ -171,7 +173,7 @@ class TurnRun:
     async def _store_reply(self) -> None:
         # A resumed turn may begin with calls that are stored already.
         if self._reply is not None:
-            await self._append(self._reply)
+            await self._append(self._reply, self._usage)
             self._reply = None
 
     async def _run_tools(self, calls: Sequence[ToolCall]) -> None:
@@ -190,14 +192,16 @@ class TurnRun:
         await self._append(ToolMessage(result))
         self._emit(ToolFinished(result))
 
-    async def _append(self, message: Message) -> None:
-        new = await self._counted(message)
+    async def _append(self, message: Message, usage: Usage = Usage()) -> None:
+        new = replace(await self._counted(message), usage=usage)
         async with self._appending:
             await self._insist(lambda: _untorn(self._append_once(new)))
 
     async def _append_once(self, new: NewMessage) -> None:
         self._lease = await self._store.append(self._lease, [new])
         self._stored.append(new.message)
+        if new.usage:
+            self._usage = Usage()
 
     async def _end(self, messages: Sequence[Message], outcome: Outcome) -> Turn:
         last = [await self._counted(message) for message in messages]

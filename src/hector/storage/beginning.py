@@ -48,7 +48,8 @@ def begun(key: SessionKey, turn_id: str, row: SessionRow, limit: TailLimit) -> O
         turn.attempt,
         row.last_seq,
         turn.first_seq,
-        resumed=bool(turn.past_runs),
+        bool(turn.past_runs),
+        turn.usage,
     )
     return Begun(lease, tail, tuple(own), turn.first_seq == 1, turn.first_seq - 1)
 

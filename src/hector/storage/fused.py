@@ -13,6 +13,7 @@ from sqlalchemy import (
     Integer,
     String,
     Text,
+    Update,
     and_,
     exists,
     insert,
@@ -35,7 +36,13 @@ from hector.storage.codec import encode, encode_notes, role_of
 from hector.storage.events import batch
 from hector.storage.operations import Operation, Statement, execute, fetch, now
 from hector.storage.reading import key_parameters, read_tail
-from hector.storage.running import ended_turn, guard_parameters, outcome_parameters
+from hector.storage.running import (
+    ended_turn,
+    guard_parameters,
+    outcome_parameters,
+    usage_of,
+    usage_parameters,
+)
 from hector.storage.tables import messages, sessions, turn_events, turns
 
 S, T, E = sessions.c, turns.c, turn_events.c
@@ -182,19 +189,20 @@ def _answered(held: CTE) -> CTE:
     )
 
 
-_ended = (
-    update(turns)
-    .where(
+def _turn_of(held: CTE) -> Update:
+    return update(turns).where(
         T.agent_id == _word("agent"),
         T.user_id == _word("user"),
         T.id == _word("turn"),
         T.session_id == _word("session"),
-        _released.c.last_seq.is_not(None),
+        held.c.last_seq.is_not(None),
     )
-    .values(**sql.ENDED)
-    .cte("ended")
-)
+
+
+_counted = _turn_of(_advanced).values(**sql.COUNTED).cte("counted")
+_ended = _turn_of(_released).values(**sql.ENDED).cte("ended")
 _APPEND = Statement(select(_advanced.c.last_seq).add_cte(_answered(_advanced)))
+_APPEND_AND_COUNT = Statement(select(_advanced.c.last_seq).add_cte(_answered(_advanced), _counted))
 _END = Statement(select(_released.c.last_seq).add_cte(_answered(_released), _ended))
 
 
@@ -284,7 +292,9 @@ def append(lease: Lease, new: NewMessage) -> Operation[int | None]:
     content, files = encode(new.message)
     if files:
         return None
-    rows = yield from fetch(_APPEND, _one_more(lease, new, content))
+    usage = usage_of([new])
+    names = _one_more(lease, new, content) | usage_parameters(usage)
+    rows = yield from fetch(_APPEND_AND_COUNT if usage else _APPEND, names)
     return lease.seq + 1 if rows else None
 
 

@@ -48,6 +48,10 @@ class TurnRow(NamedTuple):
         return SessionKey(self.agent_id, self.user_id, self.session_id)
 
     @property
+    def usage(self) -> Usage:
+        return Usage(self.input_tokens, self.output_tokens)
+
+    @property
     def past_runs(self) -> list[tuple[int, int]]:
         """First and last seq of each run before the last one; of all of them where it has not begun."""
         return [(first, last) for first, last in json.loads(self.earlier_runs or "[]")]
@@ -115,7 +119,7 @@ def turn_of(row: TurnRow, messages: Sequence[StoredMessage] = ()) -> Turn:
         bool(row.retryable),
         row.attempt,
         bool(row.superseded),
-        Usage(row.input_tokens, row.output_tokens),
+        row.usage,
         tuple(messages),
         time_of(row.created_at),
         time_of(row.started_at),

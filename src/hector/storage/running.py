@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hector.domain.errors import LeaseLostError
 from hector.domain.ids import SessionKey
-from hector.domain.messages import StoredMessage
+from hector.domain.messages import StoredMessage, Usage
 from hector.domain.turns import Lease, NewMessage, Outcome, Reason, Turn, TurnState
 from hector.storage import statements as sql
 from hector.storage.codec import storable
@@ -32,7 +32,7 @@ def append(lease: Lease, new: Sequence[NewMessage]) -> Operation[int]:
     """Add messages to the running turn; the seq of the last."""
     last = lease.seq + len(new)
     if (yield from execute(sql.GUARDED_ADVANCE, guard_parameters(lease) | {"new_seq": last})) == 1:
-        yield from insert_agent_messages(lease, new)
+        yield from together(insert_agent_messages(lease, new), _count(lease, usage_of(new)))
     elif not (yield from _appended_before(lease, new)):
         raise LeaseLostError(lease.turn_id)
     return last
@@ -65,9 +65,28 @@ def ended_turn(lease: Lease, new: Sequence[NewMessage], outcome: Outcome) -> Tur
         outcome.error,
         outcome.retryable,
         lease.attempt,
-        usage=outcome.usage,
+        usage=lease.usage + _countable(outcome.usage),
         messages=stored,
     )
+
+
+def usage_of(new: Sequence[NewMessage]) -> Usage:
+    """As it is counted."""
+    return _countable(sum((item.usage for item in new), Usage()))
+
+
+def usage_parameters(usage: Usage) -> Parameters:
+    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+
+
+def _countable(usage: Usage) -> Usage:
+    return Usage(min(usage.input_tokens, _MOST_TOKENS), min(usage.output_tokens, _MOST_TOKENS))
+
+
+def _count(lease: Lease, usage: Usage) -> Operation[None]:
+    if usage:
+        names = key_parameters(lease.key) | {"turn": lease.turn_id}
+        yield from execute(sql.COUNT_USAGE, names | usage_parameters(usage))
 
 
 def withdraw(
@@ -168,8 +187,7 @@ def outcome_parameters(outcome: Outcome) -> Parameters:
         "reason": outcome.reason,
         "error": storable(outcome.error) if outcome.error else None,
         "retryable": outcome.retryable,
-        "input_tokens": min(outcome.usage.input_tokens, _MOST_TOKENS),
-        "output_tokens": min(outcome.usage.output_tokens, _MOST_TOKENS),
+        **usage_parameters(_countable(outcome.usage)),
     }
 
 

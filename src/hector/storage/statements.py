@@ -378,6 +378,11 @@ RUN_TURN_AGAIN = Statement(
 _HANDED_OVER: ColumnElement[str] = literal_column("'handed over'", Text)
 """In place of a replica's id, which it never is: so the turn is found as one that nobody runs."""
 LEAVE_TURN = Statement(update(turns).where(_turn_of_session()).values(replica_id=_HANDED_OVER))
+COUNTED: dict[str, Any] = {
+    "input_tokens": T.input_tokens + _big("input_tokens"),
+    "output_tokens": T.output_tokens + _big("output_tokens"),
+}
+COUNT_USAGE = Statement(update(turns).where(_turn_of_session()).values(**COUNTED))
 ENDED: dict[str, Any] = {
     "state": bind("state"),
     "reason": bind("reason"),
@@ -385,8 +390,7 @@ ENDED: dict[str, Any] = {
     "retryable": bind("retryable"),
     "epoch": _big("epoch"),
     "last_seq": _big("last_seq"),
-    "input_tokens": T.input_tokens + _big("input_tokens"),
-    "output_tokens": T.output_tokens + _big("output_tokens"),
+    **COUNTED,
     "replica_id": null(),
     "ended_at": now(),
 }

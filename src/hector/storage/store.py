@@ -111,7 +111,7 @@ class SqlSessionStore:
     async def append(self, lease: Lease, messages: Sequence[NewMessage]) -> Lease:
         at_once = partial(fused.append, lease, messages[0]) if len(messages) == 1 else None
         seq = await self._driver.write(partial(running.append, lease, messages), at_once, group=lease.key)
-        return replace(lease, seq=seq)
+        return replace(lease, seq=seq, usage=lease.usage + running.usage_of(messages))
 
     async def end(self, lease: Lease, messages: Sequence[NewMessage], outcome: Outcome) -> Turn:
         plain = len(messages) == 1 and outcome.state is TurnState.COMPLETED and not lease.resumed

@@ -103,8 +103,9 @@ class RecordingStore:
         if self.troubles_after_commit:
             raise self.troubles_after_commit.pop(0)
         done = self.outcome
+        usage = sum((new.usage for new in self.appended), done.usage)
         return Turn(
-            lease.turn_id, lease.key, done.state, done.reason, done.error, done.retryable, usage=done.usage
+            lease.turn_id, lease.key, done.state, done.reason, done.error, done.retryable, usage=usage
         )
 
     def lose_lease(self) -> None:

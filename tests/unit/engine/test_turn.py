@@ -224,10 +224,8 @@ async def test_a_question_pauses_the_turn_after_the_other_calls_have_finished() 
         FakeTool("pick", InputRequiredError("which room?")),
     )
     turn = await scene.run.run()
-    assert scene.store.outcome == Outcome(
-        TurnState.INPUT_REQUIRED, Reason.WAITING_FOR_INPUT, usage=Usage(10, 1)
-    )
-    assert turn.state is TurnState.INPUT_REQUIRED
+    assert scene.store.outcome == Outcome(TurnState.INPUT_REQUIRED, Reason.WAITING_FOR_INPUT)
+    assert (turn.state, turn.usage) == (TurnState.INPUT_REQUIRED, Usage(10, 1))
     assert set(scene.store.messages[1:4]) == {
         asked_user("which day?", "book", id="a"),
         tool_message("free", "look", id="b"),
