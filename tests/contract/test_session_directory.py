@@ -14,6 +14,7 @@ from sqlalchemy import insert
 from hector.domain.errors import InvalidError, LeaseLostError
 from hector.domain.ids import SessionKey
 from hector.domain.messages import File
+from hector.domain.push import PushConfig
 from hector.domain.sessions import SessionPage
 from hector.domain.turns import TurnState
 from hector.storage.operations import Statement, execute, now
@@ -244,7 +245,16 @@ async def test_an_empty_session_is_made_once(store: SqlSessionStore, one: Actor)
 # --- deleting
 
 
-_TABLES_OF_SESSIONS = {"sessions", "messages", "turns", "summaries", "turn_events", "push_configs", "files"}
+_TABLES_OF_SESSIONS = {
+    "sessions",
+    "messages",
+    "turns",
+    "summaries",
+    "turn_events",
+    "push_configs",
+    "push_deliveries",
+    "files",
+}
 
 
 async def _insert(store: SqlSessionStore, table: str, key: SessionKey, **values: object) -> None:
@@ -260,8 +270,8 @@ async def _fill(store: SqlSessionStore, one: Actor, key: SessionKey) -> None:
     turn_id = str(uuid.uuid4())
     await _insert(store, "summaries", key, through_seq=1, tokens=1)
     await _insert(store, "turn_events", key, turn_id=turn_id, attempt=1, first_number=1, last_number=2)
-    await _insert(store, "push_configs", key, turn_id=turn_id, id="p")
-    paused = await one.pause(await one.begin("order", "m1", key=key))
+    push = PushConfig("p", "https://example.com/", "1.0")
+    paused = await one.pause(await one.begin("order", "m1", key=key, push=push))
     await one.fail(await one.begin("fails", "m2", key=key, parts=(File(data=b"x" * 70_000),)))
     running = await one.begin("runs", "m3", key=key)
     await one.wait("waits", "m4", key=key)

@@ -60,7 +60,7 @@ async def test_the_two_documented_grants_are_told_what_they_lack(
     assert f"{FAILED}its user '{who}' lacks " in ended.err
     assert f"`hector db grants {who}`" in ended.err
     lacks = ended.err.partition(" lacks ")[2].partition("; `hector db grants")[0]
-    others = "files, push_configs, replicas, summaries, tombstones, turn_events, turns"
+    others = "files, push_configs, push_deliveries, replicas, summaries, tombstones, turn_events, turns"
     everything = f"SELECT, INSERT, UPDATE, DELETE on {others}; SELECT on hector_version"
     # Without USAGE the names of its tables are all that is to be seen of a schema.
     usage = f"USAGE on schema {server_db.user}; " if app.driver == "postgres" else ""

@@ -241,6 +241,9 @@ async def test_ids_of_full_length_fit_into_all_columns_at_once(server_db: Databa
         f" VALUES ({key}, '{'i' * 32}', {now})",
         "INSERT INTO push_configs (agent_id, user_id, session_id, turn_id, id, content, created_at)"
         f" VALUES ({key}, '{turn}', '{message}', '', {now})",
+        "INSERT INTO push_deliveries (agent_id, user_id, session_id, turn_id, config_id, since, seen_state,"
+        " replica_id, epoch, failures)"
+        f" VALUES ({key}, '{turn}', '{message}', 1, '{'s' * 32}', '{turn}', 1, 0)",
         f"INSERT INTO files (agent_id, user_id, session_id, sha256, data) VALUES ({key}, '{'f' * 64}', '')",
     )
     for table in HECTOR.metadata.tables:

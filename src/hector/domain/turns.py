@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeAlias
 from hector.domain.ids import SessionKey
 from hector.domain.memory import Tail, TailLimit
 from hector.domain.messages import Message, ModelMessage, StoredMessage, Usage, UserMessage, join_text
+from hector.domain.push import PushConfig
 
 
 class TurnState(StrEnum):
@@ -114,6 +115,8 @@ class Arrival:
     """The paused turn that the client named."""
     on_busy: Literal["wait", "reject"] = "wait"
     max_waiting: int = 100
+    push: PushConfig | None = None
+    """Made with the turn, or with the run that goes on with it; a repeat makes none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from hector.domain.errors import (
 from hector.domain.events import EventStore, RunEvent, TurnStarted, TurnWaiting
 from hector.domain.ids import SessionKey, new_turn_id
 from hector.domain.messages import UserMessage
+from hector.domain.notices import PushStore
+from hector.domain.push import PushConfig
 from hector.domain.replicas import ReplicaStore
 from hector.domain.sessions import SessionDirectory
 from hector.domain.turns import (
@@ -58,7 +60,7 @@ _LOST = "lost"
 """The stop reason of a turn that is not ours any longer."""
 
 
-class Store(TurnStore, EventStore, SessionDirectory, ReplicaStore, Protocol):
+class Store(TurnStore, EventStore, SessionDirectory, ReplicaStore, PushStore, Protocol):
     """All that a session store is."""
 
     @property
@@ -109,6 +111,7 @@ class TurnRunner:
         tokens: int,
         resumes: str | None,
         stream: bool,
+        push: PushConfig | None = None,
     ) -> TurnHandle:
         """Store the message; its turn runs from then on, whether or not the caller stays."""
         if self.closing:
@@ -123,6 +126,7 @@ class TurnRunner:
             resumes,
             agent.turns.on_busy,
             agent.turns.max_waiting,
+            push,
         )
         # A task of its own: what was accepted must run, also if the caller is cancelled in the middle of it.
         accepting = self._spawn(self._submit(agent, arrival, stream=stream))

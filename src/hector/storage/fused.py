@@ -259,7 +259,7 @@ def begin(arrival: Arrival, limit: TailLimit) -> Operation[Begun | None]:
     the session's row would read what was there before it waited.
     """
     content, files = encode(arrival.message)
-    if files or arrival.resumes:
+    if files or arrival.resumes or arrival.push:
         return None
     names = key_parameters(arrival.key)
     message = arrival.message

@@ -33,6 +33,7 @@ from hector.storage.tables import (
     files,
     messages,
     push_configs,
+    push_deliveries,
     replicas,
     sessions,
     summaries,
@@ -480,7 +481,7 @@ INSERT_TOMBSTONE = Statement(
 DELETE_SESSION = (
     *(
         Statement(delete(table).where(_in_session(table)))
-        for table in (messages, turns, summaries, turn_events, push_configs, files)
+        for table in (messages, turns, summaries, turn_events, push_configs, push_deliveries, files)
     ),
     Statement(delete(sessions).where(_session_is())),
 )

@@ -14,6 +14,8 @@ from hector.domain.events import EventId, Progress, Told
 from hector.domain.ids import SessionKey, check_storable
 from hector.domain.memory import TailLimit
 from hector.domain.messages import StoredMessage
+from hector.domain.notices import Claim, Due, DuePushes
+from hector.domain.push import PushConfig
 from hector.domain.replicas import OpenTurn, ReplicaLocks, ReplicaRow
 from hector.domain.sessions import QueueState, Session, SessionPage
 from hector.domain.turns import (
@@ -27,7 +29,7 @@ from hector.domain.turns import (
     Turn,
     TurnState,
 )
-from hector.storage import deletion, events, fused, liveness, reading, running, taking, turns
+from hector.storage import deletion, events, fused, liveness, push, reading, running, taking, turns
 from hector.storage.locks import ReplicaLocks as FileLocks
 from hector.storage.operations import MakeOperation, remembering
 from hector.storage.server.presence import Presence
@@ -68,7 +70,7 @@ class Driver(Protocol):
 
 
 class SqlSessionStore:
-    """Implements `TurnStore`, `SessionDirectory` and `ReplicaStore` (domain)."""
+    """Implements `TurnStore`, `EventStore`, `SessionDirectory`, `ReplicaStore` and `PushStore` (domain)."""
 
     def __init__(
         self,
@@ -143,6 +145,38 @@ class SqlSessionStore:
         return await self._driver.write(
             partial(events.forget_events, agent_id, retention, self._driver.time_argument)
         )
+
+    async def set_push(
+        self, agent_id: str, user_id: str, turn_id: str, config: PushConfig
+    ) -> PushConfig | None:
+        epoch = push.first_epoch()
+        return await self._driver.write(partial(push.set_push, agent_id, user_id, turn_id, config, epoch))
+
+    async def pushes(self, agent_id: str, user_id: str, turn_id: str) -> Sequence[PushConfig] | None:
+        return await self._driver.read(partial(push.list_configs, agent_id, user_id, turn_id))
+
+    async def delete_push(self, agent_id: str, user_id: str, turn_id: str, config_id: str) -> bool:
+        return await self._driver.write(partial(push.delete_config, agent_id, user_id, turn_id, config_id))
+
+    async def due_pushes(self, replica_id: str, limit: int) -> DuePushes:
+        return await self._driver.read(partial(push.due, replica_id, limit))
+
+    async def claim_push(self, due: Due, replica_id: str) -> Claim | None:
+        return await self._driver.write(partial(push.claim, due, replica_id))
+
+    async def told_push(self, claim: Claim, place: int, *, last: bool) -> Claim | None:
+        return await self._driver.write(partial(push.told, claim, place, last=last))
+
+    async def put_off_push(self, claim: Claim, delay: float, give_up_after: float) -> bool:
+        return await self._driver.write(
+            partial(push.put_off, claim, delay, give_up_after, self._driver.time_argument)
+        )
+
+    async def end_push(self, claim: Claim) -> None:
+        await self._driver.write(partial(push.end, claim))
+
+    async def open_pushes(self, key: SessionKey) -> Sequence[tuple[str, PushConfig]]:
+        return await self._driver.read(partial(push.open_in_session, key))
 
     async def session(self, key: SessionKey) -> Session | None:
         return await self._driver.read(partial(reading.read_session, key))

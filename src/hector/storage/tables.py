@@ -252,6 +252,29 @@ push_configs = Table(
     **MYSQL_OPTIONS,
 )
 
+push_deliveries = Table(
+    "push_deliveries",
+    metadata,
+    *_key(),
+    Column("turn_id", _uuid, nullable=False),
+    Column("config_id", _message, nullable=False),
+    # Places in what the turn has to tell: where this configuration begins, and what it was told last.
+    Column("since", BigInteger, nullable=False),
+    Column("told", BigInteger),
+    # The turn as it stood when all was told; NULL while something is not.
+    Column("seen_state", _word),
+    Column("seen_attempt", Integer),
+    # Who tells it now, fenced by the epoch.
+    Column("replica_id", _uuid),
+    Column("epoch", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("failing_since", _time),
+    Column("next_try", _time),
+    PrimaryKeyConstraint("agent_id", "user_id", "turn_id", "config_id"),
+    Index("idx_push_deliveries_session", "agent_id", "user_id", "session_id"),
+    **MYSQL_OPTIONS,
+)
+
 files = Table(
     "files",
     metadata,

@@ -22,6 +22,7 @@ from hector.domain.errors import BusyError, NotPausedError, QueueFullError
 from hector.domain.ids import SessionKey
 from hector.domain.memory import TailLimit
 from hector.domain.messages import UserMessage
+from hector.domain.notices import Place
 from hector.domain.turns import (
     Accepted,
     Arrival,
@@ -38,6 +39,7 @@ from hector.storage import statements as sql
 from hector.storage.beginning import begun, first_attempt, leased, locked, start_turn
 from hector.storage.codec import decode, encode, role_of
 from hector.storage.operations import Operation, execute, fetch, together
+from hector.storage.push import store_config
 from hector.storage.reading import (
     Parameters,
     TurnRow,
@@ -93,12 +95,19 @@ def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
     match decision:
         case Start(retry, supersedes, waits):
             past = (yield from _supersede(key, supersedes)) if supersedes else []
+            # Of the runs that it goes on with its caller was told under another task.
+            told = Place.paused(len(past)) if past else Place.NOTHING
             if row and waits:
-                return (yield from _enqueue(arrival, row, retry, past))
-            return (yield from _begin(arrival, row, retry, past, limit))
+                queued = yield from _enqueue(arrival, row, retry, past)
+                yield from _store_push(arrival, arrival.turn_id, told)
+                return queued
+            began = yield from _begin(arrival, row, retry, past, limit)
+            yield from _store_push(arrival, arrival.turn_id, told)
+            return began
         case Resume(_, retry, waits):
             assert row, "a paused turn has a session"
             assert named, "only a named turn is resumed"
+            yield from _store_push(arrival, named.id, Place.paused(len(named.runs)))
             if waits:
                 return (yield from _enqueue(arrival, row, retry, resumes=named.id))
             return (yield from _resume(arrival, row, named, retry, limit))
@@ -230,6 +239,13 @@ def _supersede(key: SessionKey, turn_id: str) -> Operation[Sequence[tuple[int, i
     yield from mark(names, turn.runs[len(turn.past_runs) :], Reason.SUPERSEDED)
     yield from mark(names, turn.past_runs, Reason.WAITING_FOR_INPUT)
     return turn.past_runs
+
+
+def _store_push(arrival: Arrival, turn_id: str, since: int) -> Operation[None]:
+    """To be told what this message leads to."""
+    if arrival.push:
+        names = key_parameters(arrival.key) | {"turn": turn_id}
+        yield from store_config(names, arrival.push, since=since)
 
 
 # --- beginning
