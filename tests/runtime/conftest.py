@@ -12,15 +12,18 @@ import pytest
 from hector.domain.agents import Agent
 from hector.domain.ids import SessionKey
 from hector.domain.messages import StoredMessage, Text, UserMessage
+from hector.domain.push import PushConfig
 from hector.domain.tools import Tool
 from hector.domain.turns import Turn, TurnSettings
 from hector.llm.scripted import ScriptedModel, scripted_model
 from hector.memory.tokens import counter_for
 from hector.memory.window import BufferWindow
 from hector.runtime.handle import TurnHandle
+from hector.runtime.push.deliveries import Deliveries, PushSettings
 from hector.runtime.replica import Replica
 from hector.runtime.runtime import OpenStore, Runtime
 from hector.runtime.turns import TurnRunner
+from hector.server.a2a.push import write_notice
 from hector.storage.store import SqlSessionStore
 from tests.backends import Backend
 
@@ -39,11 +42,16 @@ class Node:
     crashed: bool = False
 
     async def send(
-        self, text: str, *, message_id: str | None = None, task_id: str | None = None
+        self,
+        text: str,
+        *,
+        message_id: str | None = None,
+        task_id: str | None = None,
+        push: PushConfig | None = None,
     ) -> TurnHandle:
         message = UserMessage((Text(text),))
         return await self.runtime.send(
-            "a", "u", message, session_id="s", message_id=message_id, task_id=task_id
+            "a", "u", message, session_id="s", message_id=message_id, task_id=task_id, push=push
         )
 
     async def ask(self, text: str, *, message_id: str | None = None, task_id: str | None = None) -> Turn:
@@ -96,6 +104,11 @@ class Node:
         runner, replica = self.opened.runner, self.opened.replica
         for task in [*replica._tasks, *runner._tasks]:
             task.cancel()
+        if deliveries := self.opened.deliveries:
+            for telling in deliveries._telling.values():
+                telling.cancel()
+            if deliveries._looking:
+                deliveries._looking.cancel()
         runner._locals._by_session.clear()
         if files := self.store._files:
             for descriptor in files._held.values():
@@ -128,10 +141,11 @@ async def start(backend: Backend) -> AsyncIterator[StartNode]:
             opened: Sequence[str] = (),
             hands_over: bool = True,
             crashes: bool = True,
+            push: PushSettings | None = None,
         ) -> Node:
             """`opened` are gates of its model. `hands_over`: it is a server, and no `hector call`.
 
-            `crashes`: it may, and is then to be missed soon.
+            `crashes`: it may, and is then to be missed soon. `push`: it tells webhooks, without pauses.
             """
             store = await backend.open()
             if backend.server and crashes:
@@ -152,8 +166,19 @@ async def start(backend: Backend) -> AsyncIterator[StartNode]:
             runner = TurnRunner(store, {"a": agent}.get, hands_over=hands_over and store.shared)
             replica = Replica(store, runner, store.locks, label="test", ttl=ttl)
             await replica.start()
-            joined = OpenStore("main", store, runner, replica)
+            deliveries = None
+            if push:
+                deliveries = Deliveries(
+                    store,
+                    lambda: runner.replica_id,
+                    push,
+                    others=lambda: runner.wakes.others,
+                    pause=lambda failures: 0.0,
+                )
+                runner.changed = deliveries.changed
+            joined = OpenStore("main", store, runner, replica, deliveries)
             runtime = Runtime({"a": agent}, {"main": joined}, message_limit=16_000_000)
+            runtime.start_push(write_notice)
             stack.push_async_callback(runtime.close)
             node = Node(runtime, model, store, joined)
             if backend.server:

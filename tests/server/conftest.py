@@ -11,6 +11,7 @@ from hector.config import AuthSection, LimitsSection, ServerSection
 from hector.domain.profiles import Profile
 from hector.domain.tools import Tool
 from hector.domain.turns import TurnSettings
+from hector.runtime.push.deliveries import PushSettings
 from hector.server.http.app import build_app
 from tests.server.site import AGENTS, Site, StartSite, open_scripted
 
@@ -30,6 +31,7 @@ async def start() -> AsyncIterator[StartSite]:
             names: Mapping[str, tuple[str, str]] = AGENTS,
             default_agent: str | None = None,
             profile: Profile | None = None,
+            push: PushSettings | None = None,
             **server_keys: Any,
         ) -> Site:
             runtime, model = await open_scripted(
@@ -37,6 +39,7 @@ async def start() -> AsyncIterator[StartSite]:
                 tools={tool.spec.name: tool for tool in tools},
                 names=names,
                 profile=profile or Profile(),
+                push=push,
             )
             stack.push_async_callback(runtime.close)
             server = ServerSection(

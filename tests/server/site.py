@@ -16,6 +16,7 @@ from hector.domain.turns import TurnSettings
 from hector.llm.scripted import ScriptedModel, scripted_model
 from hector.memory.tokens import counter_for
 from hector.memory.window import BufferWindow
+from hector.runtime.push.deliveries import Deliveries, PushSettings
 from hector.runtime.replica import Replica
 from hector.runtime.runtime import OpenStore, Runtime
 from hector.runtime.turns import TurnRunner
@@ -100,6 +101,7 @@ async def open_scripted(
     tools: Mapping[str, Tool] | None = None,
     names: Mapping[str, tuple[str, str]] = AGENTS,
     profile: Profile = Profile(),
+    push: PushSettings | None = None,
 ) -> tuple[Runtime, ScriptedModel]:
     store = open_memory()
     model = scripted_model("obey")
@@ -122,7 +124,10 @@ async def open_scripted(
     runner = TurnRunner(store, agents.get, hands_over=store.shared)
     replica = Replica(store, runner, store.locks, label="test", ttl=15.0)
     await replica.start()
-    opened = OpenStore("main", store, runner, replica)
+    deliveries = Deliveries(store, lambda: runner.replica_id, push) if push else None
+    if deliveries:
+        runner.changed = deliveries.changed
+    opened = OpenStore("main", store, runner, replica, deliveries)
     return Runtime(agents, {"main": opened}, message_limit=16_000_000), model
 
 

@@ -156,7 +156,7 @@ async def test_the_extended_card_is_in_the_words_of_the_version_that_asks(signed
 
 
 async def test_there_is_a_card_for_0_3s_protobuf(signed_in: Site) -> None:
-    cards = Cards(signed_in.runtime, None, signs_in=True)
+    cards = Cards(signed_in.runtime, None, signs_in=True, pushes=lambda _: False)
     card = cards.extended("a", "http://h:1", Dialect.V03_PROTO)
     read = ParseDict(card, old_proto.AgentCard())
     assert read.security_schemes["bearer"].http_auth_security_scheme.scheme == "Bearer"
@@ -216,7 +216,12 @@ async def test_clients_read_the_extended_card(signed_in: Site, spoken: str, bind
 
 async def test_grpc_stands_beside_the_others_as_each_version_writes_it(site: Site) -> None:
     cards = Cards(
-        site.runtime, None, signs_in=False, default_agent="a", grpc=lambda reached: f"{reached[7:]}:8090"
+        site.runtime,
+        None,
+        signs_in=False,
+        pushes=lambda _: False,
+        default_agent="a",
+        grpc=lambda reached: f"{reached[7:]}:8090",
     )
     card: Any = cards.public("a", "http://h")
     rows = {
@@ -228,7 +233,9 @@ async def test_grpc_stands_beside_the_others_as_each_version_writes_it(site: Sit
 
 
 async def test_grpc_tells_agents_apart_by_tenant_which_0_3_cannot(site: Site) -> None:
-    cards = Cards(site.runtime, None, signs_in=False, default_agent="b", grpc=lambda _: "h:1")
+    cards = Cards(
+        site.runtime, None, signs_in=False, pushes=lambda _: False, default_agent="b", grpc=lambda _: "h:1"
+    )
     card: Any = cards.public("a", "https://h")
     grpc = [each for each in card["supportedInterfaces"] if each["protocolBinding"] == "GRPC"]
     assert grpc == [{"url": "h:1", "protocolBinding": "GRPC", "protocolVersion": "1.0", "tenant": "a"}]
@@ -280,7 +287,7 @@ async def test_urls_by_the_word_of_one_caller_are_for_that_caller(site: Site) ->
 
 
 async def test_a_card_is_made_once(site: Site) -> None:
-    cards = Cards(site.runtime, None, signs_in=True)
+    cards = Cards(site.runtime, None, signs_in=True, pushes=lambda _: False)
     assert cards.public("a", "http://h") is cards.public("a", "http://h")
     assert cards.extended("a", "http://h", Dialect.V1) is cards.extended("a", "http://h", Dialect.V1)
     assert cards.public("a", "http://h") is not cards.public("a", "http://i")

@@ -72,7 +72,7 @@ async def start() -> AsyncIterator[StartSite]:
             stack.push_async_callback(runtime.close)
             section = ServerSection(auth=auth or AuthSection(), limits=LimitsSection(body=body_limit))
             entrance = Entrance(section, Patience(), loopback=True, hold=0.0)
-            cards = Cards(runtime, None, signs_in=entrance.tokens.required)
+            cards = Cards(runtime, None, signs_in=entrance.tokens.required, pushes=lambda _: False)
             entrance.open(Operations(runtime, cards, default_agent=default_agent))
             listener = GrpcListener(entrance, body_limit=body_limit, stalled=stalled)
             port = await listener.start("127.0.0.1", 0)

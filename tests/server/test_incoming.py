@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from hector.domain.errors import InvalidError
 from hector.domain.messages import Data, File, JsonValue, Metadata, Text, UserMessage
+from hector.domain.push import PushConfig
 from hector.server.a2a import wire
 from hector.server.a2a.dialect import Dialect, named_version
 from hector.server.a2a.incoming import SendRequest, read_send
 from hector.server.http.body import parse_object
-from hector.server.statuses import PushNotSupportedError, VersionNotSupportedError
+from hector.server.statuses import VersionNotSupportedError
 
 PNG = b"\x89PNG\xff\xfe\xfd"
 PNG_64 = base64.b64encode(PNG).decode()
@@ -321,9 +322,23 @@ def test_a_message_may_say_nothing_beside_what_it_brings() -> None:
     assert asked.message.parts == (Text(""), File(url="https://example.org"))
 
 
-def test_push_notifications_are_not_promised() -> None:
-    with pytest.raises(PushNotSupportedError, match="push_notification"):
-        read({"content": HELLO}, configuration={"push_notification": {"url": "https://x.y"}})
+@pytest.mark.parametrize(
+    ("message", "name", "dialect"),
+    [
+        ({"content": HELLO}, "push_notification", "0.3 proto"),
+        ({"parts": [{"kind": "text", "text": "hi"}]}, "pushNotificationConfig", "0.3 json"),
+        ({"parts": [{"text": "hi"}]}, "taskPushNotificationConfig", "1.0"),
+    ],
+)
+def test_a_message_brings_a_webhook_in_each_dialect(message: dict[str, Any], name: str, dialect: str) -> None:
+    asked = read(message, configuration={name: {"id": "c", "url": "https://x.y", "token": "t"}})
+    assert asked.push == PushConfig("c", "https://x.y", dialect, "t")
+    assert asked.push_place == f"configuration.{name}"
+
+
+def test_no_webhook_is_no_webhook() -> None:
+    assert read({"content": HELLO}, configuration={"pushNotificationConfig": {}}).push is None
+    assert read({"content": HELLO}, configuration={"pushNotificationConfig": None}).push is None
 
 
 @pytest.mark.parametrize("place", ["metadata", "parts"])

@@ -11,6 +11,8 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from hector.domain.messages import File, Text, UserMessage
+from hector.runtime.push.deliveries import PushSettings
+from hector.runtime.push.targets import Targets
 from hector.tools.function import FunctionTool
 from tests.server.site import ALICE, Site, StartSite, bearer, events, said, tokens
 
@@ -132,7 +134,11 @@ async def test_answers_are_as_it_says(start: StartSite) -> None:
         """The time."""
         return "noon"
 
-    site = await start(auth=tokens(), tools=[FunctionTool(clock)], default_agent="a")
+    async def somewhere(*_: object) -> list[str]:
+        return ["93.184.216.34"]
+
+    push = PushSettings(Targets(resolve=somewhere))
+    site = await start(auth=tokens(), tools=[FunctionTool(clock)], default_agent="a", push=push)
     site.http.headers.update(bearer(ALICE))
     checker = Checker(await described(site))
 
@@ -155,6 +161,14 @@ async def test_answers_are_as_it_says(start: StartSite) -> None:
             await ask("GET", f"{task}:subscribe", headers=headers)
             await ask("POST", f"{task}:subscribe", headers=headers)
             await ask("POST", f"{task}:cancel", headers=headers)
+            config: dict[str, Any] = {"id": "c", "url": "https://example.com/hook"}
+            if headers is V03:
+                config = {"config": {"pushNotificationConfig": config}}
+            configs = f"{task}/pushNotificationConfigs"
+            await ask("POST", configs, json=config, headers=headers)
+            await ask("GET", configs, headers=headers)
+            await ask("GET", f"{configs}/c", headers=headers)
+            await ask("DELETE", f"{configs}/c", headers=headers)
         await ask(
             "POST",
             base or "/",

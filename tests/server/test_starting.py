@@ -1,7 +1,6 @@
 """A server whose stores cannot be opened yet: what its clients are told, and how the start ends."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, TypeAlias
@@ -27,6 +26,7 @@ from hector.storage.operations import MakeOperation
 from hector.storage.sqlite import MemoryDriver
 from hector.storage.store import SqlSessionStore
 from tests.server.site import open_scripted, said
+from tests.servers.process import free_port
 
 SEND = "/v1/agents/a/message:send"
 
@@ -136,11 +136,6 @@ class Starting:
         self.stop.set()
         with suppress(StoreOpenError, asyncio.CancelledError):
             await self.serving
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 Start: TypeAlias = Callable[..., Starting]

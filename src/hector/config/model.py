@@ -29,8 +29,10 @@ from hector.config.values import (
     OnBusy,
     OnCrash,
     Port,
+    PushTarget,
     ReadableFile,
     Script,
+    SigningKey,
     Temperature,
     Threads,
     TimeLimit,
@@ -83,6 +85,15 @@ class ServerTlsSection(Section):
     client_ca: FilePath | None = None
 
 
+class PushSection(Section):
+    enabled: bool | None = None
+    """None: where sessions outlive the process."""
+    allow: tuple[PushTarget, ...] = ()
+    signing_keys: tuple[SigningKey, ...] = ()
+    timeout: TimeLimit = 15.0
+    give_up_after: Duration = 24 * 3600.0
+
+
 class ServerSection(Section):
     host: BindHost = "127.0.0.1"
     port: Port = 8090
@@ -95,6 +106,7 @@ class ServerSection(Section):
     auth: AuthSection = AuthSection()
     limits: LimitsSection = LimitsSection()
     tls: ServerTlsSection | None = None
+    push: PushSection = PushSection()
     drain_timeout: Duration = 10.0
     replica_name: Filled | None = None
     workers: Annotated[Count, Field(le=256)] = 1

@@ -1,5 +1,6 @@
 """Scalar values that need more than a type: durations, sizes, URLs, paths."""
 
+import base64
 import ipaddress
 import math
 import os
@@ -310,6 +311,29 @@ def _long_enough(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _push_target(text: str) -> str:
+    wanted = "wanted a host name, *.name, an IP address, or a network like 10.1.0.0/16"
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        if not _HOST_NAME.fullmatch(text.removeprefix("*.")) or text.replace(".", "").isdigit():
+            raise ValueError(wanted) from None
+    return text
+
+
+def _signing_key(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    try:
+        size = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
+    except ValueError:
+        size = 0
+    if not text.startswith("whsec_") or not 24 <= size <= 64:
+        raise SecretFoundError(
+            "wanted whsec_ and 24 to 64 random bytes in base64, as `openssl rand -base64 32` prints them"
+        )
+    return secret
+
+
 def _tool_path(text: str) -> str:
     if not _TOOL.fullmatch(text):
         raise ValueError("wanted a Python function as module:function")
@@ -341,6 +365,8 @@ AgentName: TypeAlias = Annotated[str, AfterValidator(_named(check_agent_name))]
 UserId: TypeAlias = Annotated[Filled, AfterValidator(_named(check_user_id))]
 ApiKey: TypeAlias = Annotated[SecretStr, AfterValidator(_visible)]
 Token: TypeAlias = Annotated[SecretStr, AfterValidator(_visible), AfterValidator(_long_enough)]
+PushTarget: TypeAlias = Annotated[str, AfterValidator(_push_target)]
+SigningKey: TypeAlias = Annotated[SecretStr, AfterValidator(_signing_key)]
 ToolPath: TypeAlias = Annotated[str, AfterValidator(_tool_path)]
 GrpcAddress: TypeAlias = Annotated[str, AfterValidator(_grpc_address)]
 BindHost: TypeAlias = Annotated[str, AfterValidator(_bind_host)]

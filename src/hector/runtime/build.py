@@ -34,6 +34,9 @@ from hector.memory.tokens import counter_for
 from hector.memory.window import BufferWindow
 from hector.runtime.housekeeping import keep_house, tidy_up
 from hector.runtime.patience import Patience, together
+from hector.runtime.push.deliveries import Deliveries, PushSettings
+from hector.runtime.push.signature import key_of
+from hector.runtime.push.targets import Targets
 from hector.runtime.replica import Replica
 from hector.runtime.runtime import OpenStore, Runtime
 from hector.runtime.stores import PRIVATE_STORE
@@ -150,7 +153,23 @@ async def _join(
     except BaseException:
         await _leave(runner, replica)
         raise
-    return OpenStore(name, contract, runner, replica)
+    return OpenStore(name, contract, runner, replica, _deliveries(config, name, contract, runner))
+
+
+def _deliveries(config: Config, name: str, store: Store, runner: TurnRunner) -> Deliveries | None:
+    push = config.server.push
+    durable = isinstance(config.session_stores.get(name), SqlStoreSection)
+    if not (durable if push.enabled is None else push.enabled):
+        return None
+    settings = PushSettings(
+        Targets(push.allow),
+        [key_of(key.get_secret_value()) for key in push.signing_keys],
+        push.timeout,
+        push.give_up_after,
+    )
+    made = Deliveries(store, lambda: runner.replica_id, settings, others=lambda: runner.wakes.others)
+    runner.changed = made.changed
+    return made
 
 
 async def _leave(runner: TurnRunner, replica: Replica) -> None:

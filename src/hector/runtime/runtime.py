@@ -26,11 +26,14 @@ from hector.domain.ids import (
     session_id_for,
 )
 from hector.domain.messages import StoredMessage, UserMessage, check_message, size_of
+from hector.domain.push import PushConfig
 from hector.domain.sessions import Session, SessionPage
 from hector.domain.tokens import count_message
 from hector.domain.turns import Turn
 from hector.runtime.following import ANSWER_WITHIN
 from hector.runtime.handle import TurnHandle
+from hector.runtime.push.deliveries import Deliveries, Write
+from hector.runtime.push.targets import TargetError
 from hector.runtime.replica import Replica
 from hector.runtime.turns import Store, TurnRunner
 
@@ -40,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 _LEAVES_WITHIN = 5.0
 """Seconds for the stores to be closed in; who stops a server gives it only so long."""
+_KNOWN_WITHIN = 1.0
+"""Seconds, for a look where a webhook is; it is looked again before it is called."""
 _ANSWERS_WITHIN = 1.5
 """Seconds, for a look whether a store can be used."""
 
@@ -52,6 +57,8 @@ class OpenStore:
     store: Store
     runner: TurnRunner
     replica: Replica
+    deliveries: Deliveries | None = None
+    """Of push notifications; None where there are none."""
 
 
 async def _leave(opened: OpenStore) -> None:
@@ -117,11 +124,13 @@ class Runtime:
         session_id: str | None = None,
         task_id: str | None = None,
         stream: bool = True,
+        push: PushConfig | None = None,
     ) -> TurnHandle:
         """Take a message; when this returns it is stored, and its turn runs or waits.
 
         Without a session id, the message goes to the session of the task that it names, or to a new one.
         `stream` asks for text as the model writes it; without it the model may answer in one piece.
+        `push` is made with the task, where the message is not a repeat.
         Raises `CallerError` or `StorageError`.
         """
         agent = self.agent(agent_name)
@@ -129,9 +138,20 @@ class Runtime:
         message_id = check_message_id(message_id) if message_id is not None else str(uuid.uuid4())
         key = await self._key_of(agent, user_id, message_id, session_id, task_id)
         tokens = await self._check_and_count(agent, message)
-        return await self._of(agent).runner.submit(
-            agent, key, message, message_id=message_id, tokens=tokens, resumes=task_id, stream=stream
+        opened = self._of(agent)
+        handle = await opened.runner.submit(
+            agent,
+            key,
+            message,
+            message_id=message_id,
+            tokens=tokens,
+            resumes=task_id,
+            stream=stream,
+            push=push,
         )
+        if push and opened.deliveries:
+            opened.deliveries.watch(handle.turn_id)
+        return handle
 
     def agent(self, name: str) -> Agent:
         try:
@@ -162,6 +182,57 @@ class Runtime:
         turn = await self.turn(agent_name, user_id, turn_id)
         canceled = await _done(self._of(self.agent(agent_name)).runner.cancel(turn.key, turn_id))
         return canceled or await self.turn(agent_name, user_id, turn_id)
+
+    def pushes(self, agent_name: str) -> bool:
+        """Webhooks are told of this agent's tasks."""
+        return self._of(self.agent(agent_name)).deliveries is not None
+
+    async def check_push(self, agent_name: str, url: str) -> None:
+        """Raises `TargetError` where it is known already that the webhook will not be called."""
+        deliveries = self._of(self.agent(agent_name)).deliveries
+        assert deliveries, "asked of agents with webhooks"
+        targets = deliveries.settings.targets
+        target = targets.parse(url)
+        try:
+            async with asyncio.timeout(_KNOWN_WITHIN):
+                await targets.addresses(target.host, target.port)
+        except TargetError:
+            raise
+        except (TimeoutError, OSError):
+            pass  # its name may be known by the time it is called
+
+    async def set_push(self, agent_name: str, user_id: str, turn_id: str, config: PushConfig) -> PushConfig:
+        """Raises `NotFoundError`, `InvalidError`."""
+        opened = self._of(self.agent(agent_name))
+        made = await _done(
+            opened.store.set_push(agent_name, user_id, check_storable(turn_id, "task_id"), config)
+        )
+        if made is None:
+            raise NotFoundError("task", turn_id)
+        if opened.deliveries:
+            opened.deliveries.watch(turn_id)
+        return made
+
+    async def push_configs(self, agent_name: str, user_id: str, turn_id: str) -> Sequence[PushConfig]:
+        """Raises `NotFoundError`."""
+        store = self._of(self.agent(agent_name)).store
+        found = await _read(store.pushes(agent_name, user_id, check_storable(turn_id, "task_id")))
+        if found is None:
+            raise NotFoundError("task", turn_id)
+        return found
+
+    async def delete_push(self, agent_name: str, user_id: str, turn_id: str, config_id: str) -> None:
+        """Raises `NotFoundError` for a task that is not there; a configuration may be gone already."""
+        store = self._of(self.agent(agent_name)).store
+        check_storable(turn_id, "task_id"), check_storable(config_id, "id")
+        if not await _done(store.delete_push(agent_name, user_id, turn_id, config_id)):
+            raise NotFoundError("task", turn_id)
+
+    def start_push(self, write: Write) -> None:
+        """Tell webhooks from now on, in the words of `write`."""
+        for opened in self._stores.values():
+            if opened.deliveries:
+                opened.deliveries.start(write)
 
     async def session(self, key: SessionKey) -> Session:
         """Raises `NotFoundError`."""
@@ -195,7 +266,12 @@ class Runtime:
 
     async def delete_session(self, key: SessionKey) -> bool:
         """Delete a session and all that belongs to it; its turns end as canceled. False if there was none."""
-        return await _done(self._of(self.agent(key.agent_id)).runner.delete(key))
+        opened = self._of(self.agent(key.agent_id))
+        going = await _read(opened.deliveries.going(key)) if opened.deliveries else ()
+        was_there = await _done(opened.runner.delete(key))
+        if was_there and opened.deliveries:
+            opened.deliveries.bid_farewell(key, going)
+        return was_there
 
     async def not_ready(self) -> list[str]:
         """Why requests would fail now; empty if they would not."""
@@ -212,6 +288,8 @@ class Runtime:
             return
         self._closed = True
         await asyncio.gather(*(opened.runner.close(drain_timeout) for opened in self._stores.values()))
+        posting = [opened.deliveries for opened in self._stores.values() if opened.deliveries]
+        await asyncio.gather(*(each.stop(drain_timeout) for each in posting))
         try:
             async with asyncio.timeout(_LEAVES_WITHIN):
                 await asyncio.gather(*map(_leave, self._stores.values()))

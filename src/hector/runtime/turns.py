@@ -98,6 +98,8 @@ class TurnRunner:
         """Turns that those are about to begin: the store may know that before we do."""
         self.closing = False
         """No turn begins any more."""
+        self.changed: Callable[[str], None] = _tell_nobody
+        """Called with the id of a turn that is in another state."""
 
     # --- from callers
 
@@ -171,6 +173,7 @@ class TurnRunner:
         if canceled:
             # For who runs it, and who waits behind it or listens to it, elsewhere.
             self.wakes.tell(ORPHANS, turn_id, session_topic(key))
+            self.changed(turn_id)
             for local in [turn for turn in self._locals.of(key) if turn.turn_id == turn_id]:
                 if local.task:
                     self._stop(local, _LOST)
@@ -348,6 +351,7 @@ class TurnRunner:
     def _begin(self, local: LocalTurn, begun: Begun) -> None:
         self._locals.add(local)
         local.task = self._spawn(self._run_to_end(local, begun))
+        self.changed(local.turn_id)
         if self.closing:  # it was asked for before
             self._stop(local, Reason.SHUTDOWN)
 
@@ -565,6 +569,7 @@ class TurnRunner:
         if local.deadline:
             local.deadline.cancel()
         self._locals.remove(local)
+        self.changed(local.turn_id)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Nobody waits for it, but for the end of this process."""
@@ -581,6 +586,10 @@ def _defect(error: Exception) -> OutcomeUnknownError:
     """Logged here; what the caller is told. A turn that is left behind is ended by the heartbeat."""
     logger.error("a turn met a defect:\n%s", describe_defect(error))
     return OutcomeUnknownError("internal error; the message is safe to repeat under its id")
+
+
+def _tell_nobody(turn_id: str) -> None:
+    pass
 
 
 def _silent() -> OutcomeUnknownError:

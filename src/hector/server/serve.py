@@ -11,6 +11,7 @@ from typing import Any
 from hector.config import ServerSection
 from hector.runtime.patience import Patience
 from hector.runtime.runtime import Runtime
+from hector.server.a2a.push import write_notice
 from hector.server.entrance import Entrance
 from hector.server.http.app import HectorApp
 from hector.server.http.listener import HttpListener
@@ -95,6 +96,7 @@ class Server:
         if self._shared:
             self._shared.begin()
         await self._listen_grpc()
+        runtime.start_push(write_notice)
         self._warming = asyncio.create_task(runtime.warm_up())
 
     async def _listen_grpc(self) -> None:

@@ -141,6 +141,8 @@ class Status:
 
 _TYPES = "type.googleapis.com/google.rpc."
 INTERNAL = Status(500, "internal", "INTERNAL", rpc=-32603)
+_OF_TASKS = frozenset({"task", "push notification configuration"})
+"""A2A has one error for both."""
 _NO_SUCH_TASK = Status(404, "not_found", "NOT_FOUND", "TASK_NOT_FOUND", rpc=-32001)
 
 STATUSES: Mapping[type[HectorError], Status] = {
@@ -187,7 +189,7 @@ STATUSES: Mapping[type[HectorError], Status] = {
 
 
 def status_of(error: Exception) -> Status:
-    if isinstance(error, NotFoundError) and error.kind == "task":
+    if isinstance(error, NotFoundError) and error.kind in _OF_TASKS:
         return _NO_SUCH_TASK
     for cls in type(error).__mro__:
         if issubclass(cls, HectorError) and cls in STATUSES:

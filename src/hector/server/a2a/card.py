@@ -35,12 +35,15 @@ class Cards:
         base_url: str | None,
         *,
         signs_in: bool,
-        pushes: bool = False,
+        pushes: Callable[[str], bool],
         default_agent: str | None = None,
         grpc: GrpcAddress = lambda _: None,
         sign: Signer | None = None,
     ) -> None:
-        """`signs_in`: callers need a token, so there is somebody to tell more than the public card."""
+        """`signs_in`: callers need a token, so there is somebody to tell more than the public card.
+
+        `pushes`: whether webhooks are told of the tasks of an agent.
+        """
         self._runtime = runtime
         self._base_url = base_url
         self._signs_in = signs_in
@@ -106,7 +109,7 @@ class Cards:
             grpc,
             is_default=agent.name == self._runtime.default_agent(self._default_agent),
             signs_in=self._signs_in,
-            pushes=self._pushes,
+            pushes=self._pushes(agent.name),
         )
 
     def _signed(self, card: Json, *forms: Json) -> Json:

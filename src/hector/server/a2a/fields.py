@@ -9,6 +9,7 @@ _DEEPEST = 100
 """Levels in data and metadata: what protobuf's JSON readers take."""
 _SNAKE = {
     "acceptedOutputModes": "accepted_output_modes",
+    "configId": "config_id",
     "contextId": "context_id",
     "fileWithBytes": "file_with_bytes",
     "fileWithUri": "file_with_uri",
@@ -18,6 +19,7 @@ _SNAKE = {
     "mimeType": "mime_type",
     "pushNotification": "push_notification",
     "pushNotificationConfig": "push_notification_config",
+    "pushNotificationConfigId": "push_notification_config_id",
     "returnImmediately": "return_immediately",
     "taskId": "task_id",
     "taskPushNotificationConfig": "task_push_notification_config",

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from hector.domain.errors import InvalidError
 from hector.domain.ids import check_session_id
 from hector.domain.messages import Data, File, JsonValue, Metadata, Text, UserMessage, UserPart
+from hector.domain.push import PushConfig
 from hector.server.a2a.dialect import Dialect, spoken
 from hector.server.a2a.fields import Fields, check_depth, shown
-from hector.server.statuses import PushNotSupportedError
+from hector.server.a2a.push import read_config
 
 _USER_ROLES = (1, "user", "ROLE_USER")
 _UNSAID_ROLES = (None, 0, "ROLE_UNSPECIFIED")
@@ -32,6 +33,10 @@ class SendRequest:
     """Answer with the task as it stands, and don't wait for its end."""
     history: int = 0
     """How many of the task's newest messages the answer holds."""
+    push: PushConfig | None = None
+    """To be made with the task."""
+    push_place: str = ""
+    """Where that stands in the body."""
 
     def own_words(self, field: str) -> str:
         """A domain field as this caller wrote it: `message.parts[0].text` -> `message.content[0].text`."""
@@ -45,7 +50,7 @@ class SendRequest:
 def read_send(
     body: Mapping[str, JsonValue], *, version: Dialect | None, idempotency_key: str | None = None
 ) -> SendRequest:
-    """`version` is the one that the caller named. Raises `InvalidError` and `PushNotSupportedError`."""
+    """`version` is the one that the caller named. Raises `InvalidError`."""
     fields = Fields(body, "")
     place = "request" if "request" in body and "message" not in body else "message"
     said = fields.object(place)
@@ -59,6 +64,7 @@ def read_send(
     # Protobuf's writers leave out what is false, so of a 0.3 client the absent `blocking` is a wish.
     unsaid_is_false = version is not None and dialect is Dialect.V03_PROTO
     at_once, history = _read_configuration(fields, unsaid_is_false=unsaid_is_false)
+    push = _push_config(fields)
     return SendRequest(
         dialect,
         UserMessage(
@@ -72,6 +78,8 @@ def read_send(
         said.filled("taskId"),
         at_once,
         history,
+        read_config(push, dialect) if push else None,
+        push.place if push else "",
     )
 
 
@@ -79,12 +87,18 @@ def _read_configuration(fields: Fields, *, unsaid_is_false: bool) -> tuple[bool,
     wishes = fields.object("configuration")
     if wishes is None:
         return False, 0
-    for name in ("pushNotificationConfig", "pushNotification", "taskPushNotificationConfig"):
-        if wishes.raw(name):
-            raise PushNotSupportedError(wishes.path(name))
     blocking = wishes.flag("blocking")
     leaves = blocking is False or (blocking is None and unsaid_is_false)
     return wishes.flag("returnImmediately") is True or leaves, wishes.count("historyLength") or 0
+
+
+def _push_config(fields: Fields) -> Fields | None:
+    """Under the name that its version of A2A has for it; an empty one counts as none."""
+    wishes = fields.object("configuration")
+    for name in ("taskPushNotificationConfig", "pushNotificationConfig", "pushNotification"):
+        if wishes is not None and wishes.raw(name):
+            return wishes.object(name)
+    return None
 
 
 def _read_message_id(said: Fields, idempotency_key: str | None) -> str | None:

@@ -42,6 +42,21 @@ class Asked:
             raise InvalidError("id", "is missing; wanted the id of a task")
         return found
 
+    def task_of_config(self) -> str:
+        """A2A 1.0 calls it `taskId` everywhere; 0.3 does where a configuration is made."""
+        name = "id" if self.dialect is not Dialect.V1 and self.params.filled("taskId") is None else "taskId"
+        found = self.params.filled(name)
+        if found is None:
+            raise InvalidError(name, "is missing; wanted the id of a task")
+        return found
+
+    def config_id(self) -> str | None:
+        name = "id" if self.dialect is Dialect.V1 else "pushNotificationConfigId"
+        found = self.params.filled(name)
+        if found is None and self.dialect is Dialect.V1:
+            raise InvalidError(name, "is missing; wanted the id of a push notification configuration")
+        return found
+
     def history(self) -> int:
         wanted = self.params.count("historyLength") or 0
         if wanted > LONGEST_HISTORY:
@@ -77,6 +92,29 @@ async def _subscribe(asked: Asked) -> Events:
     )
 
 
+async def _create_push(asked: Asked) -> Json:
+    return await asked.operations.push.create(
+        asked.agent, asked.user_id, asked.task_of_config(), asked.params, asked.dialect
+    )
+
+
+async def _get_push(asked: Asked) -> Json:
+    return await asked.operations.push.get(
+        asked.agent, asked.user_id, asked.task_of_config(), asked.config_id(), asked.dialect
+    )
+
+
+async def _list_pushes(asked: Asked) -> Json:
+    return await asked.operations.push.list(asked.agent, asked.user_id, asked.task_of_config(), asked.dialect)
+
+
+async def _delete_push(asked: Asked) -> Json:
+    config_id = asked.config_id()
+    if config_id is None:
+        raise InvalidError("pushNotificationConfigId", "is missing; wanted the id of a configuration")
+    return await asked.operations.push.delete(asked.agent, asked.user_id, asked.task_of_config(), config_id)
+
+
 Unary: TypeAlias = Callable[[Asked], Awaitable[Json]]
 Streaming: TypeAlias = Callable[[Asked], Awaitable[Events]]
 
@@ -85,6 +123,10 @@ UNARY: Mapping[str, Unary] = {
     "GetTask": _get,
     "CancelTask": _cancel,
     "GetExtendedAgentCard": _card,
+    "CreateTaskPushNotificationConfig": _create_push,
+    "GetTaskPushNotificationConfig": _get_push,
+    "ListTaskPushNotificationConfigs": _list_pushes,
+    "DeleteTaskPushNotificationConfig": _delete_push,
 }
 STREAMING: Mapping[str, Streaming] = {
     "SendStreamingMessage": _stream,
@@ -99,5 +141,9 @@ METHODS_OF_0_3: Mapping[str, str] = {
     "tasks/cancel": "CancelTask",
     "tasks/resubscribe": "SubscribeToTask",
     "agent/getAuthenticatedExtendedCard": "GetExtendedAgentCard",
+    "tasks/pushNotificationConfig/set": "CreateTaskPushNotificationConfig",
+    "tasks/pushNotificationConfig/get": "GetTaskPushNotificationConfig",
+    "tasks/pushNotificationConfig/list": "ListTaskPushNotificationConfigs",
+    "tasks/pushNotificationConfig/delete": "DeleteTaskPushNotificationConfig",
 }
 """Of JSON-RPC, and the names that A2A 1.0 gave them."""

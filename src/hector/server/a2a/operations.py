@@ -16,6 +16,7 @@ from hector.server.a2a.dialect import Dialect
 from hector.server.a2a.extensions import activated
 from hector.server.a2a.incoming import SendRequest
 from hector.server.a2a.narrator import Narrator
+from hector.server.a2a.push import Pushes
 from hector.server.a2a.wire import Json
 from hector.server.statuses import (
     BodyTooLargeError,
@@ -58,6 +59,7 @@ class Operations:
         self._runtime = runtime
         self._cards = cards
         self._default_agent = default_agent
+        self.push = Pushes(runtime)
 
     def agent_for(self, name: str | None) -> str:
         """The named agent, else the default one. Raises `NotFoundError`."""
@@ -120,6 +122,8 @@ class Operations:
         return self._cards.extended(agent, reached, dialect)
 
     async def _submit(self, agent: str, user_id: str, asked: SendRequest, *, stream: bool) -> TurnHandle:
+        if asked.push:
+            await self.push.check(agent, asked.push, asked.push_place)
         try:
             return await self._runtime.send(
                 agent,
@@ -129,6 +133,7 @@ class Operations:
                 session_id=asked.context_id,
                 task_id=asked.task_id,
                 stream=stream,
+                push=asked.push,
             )
         except TooLargeError as error:
             whole = error.field == "message"

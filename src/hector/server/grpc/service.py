@@ -50,7 +50,11 @@ _SERVICES = (
     _Service(
         Dialect.V03_PROTO,
         a2a_v0_3_pb2.DESCRIPTOR.services_by_name["A2AService"],
-        {"TaskSubscription": "SubscribeToTask", "GetAgentCard": "GetExtendedAgentCard"},
+        {
+            "TaskSubscription": "SubscribeToTask",
+            "GetAgentCard": "GetExtendedAgentCard",
+            "ListTaskPushNotificationConfig": "ListTaskPushNotificationConfigs",
+        },
     ),
 )
 
@@ -162,11 +166,17 @@ class _Door:
 
 
 def _params(request: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """A2A 0.3 names tasks as resources: `tasks/ID`."""
-    name = request.get("name")
-    if not isinstance(name, str):
-        return request
-    kind, _, task_id = name.partition("/")
-    if kind != "tasks" or not task_id or "/" in task_id:
-        raise InvalidError("name", "wanted tasks/ID, with the id of a task")
-    return {**request, "id": task_id}
+    """A2A 0.3 names tasks as resources, `tasks/ID`, and what belongs to them below."""
+    for field in ("name", "parent"):
+        name = request.get(field)
+        if isinstance(name, str):
+            return {**request, **_of_resource(name, field)}
+    return request
+
+
+def _of_resource(name: str, field: str) -> Mapping[str, JsonValue]:
+    kind, _, rest = name.partition("/")
+    task_id, below, config_id = rest.partition("/pushNotificationConfigs/")
+    if kind != "tasks" or not task_id or "/" in task_id or (below and not config_id):
+        raise InvalidError(field, "wanted tasks/ID, with the id of a task")
+    return {"id": task_id} | ({"pushNotificationConfigId": config_id} if below else {})

@@ -27,6 +27,7 @@ from hector.server.http.exchange import Exchange
 from hector.server.http.jsonrpc import JsonRpc, rpc_failure
 from hector.server.http.openapi import OpenApi
 from hector.server.http.origins import Origins, host_name
+from hector.server.http.push import PushRest
 from hector.server.http.readiness import StoreCheck
 from hector.server.http.responses import error_response, json_response
 from hector.server.http.rest import Rest
@@ -88,11 +89,13 @@ class HectorApp:
             runtime,
             self._server.base_url,
             signs_in=self._entrance.tokens.required,
+            pushes=runtime.pushes,
             default_agent=self._server.default_agent,
             grpc=self._grpc_address,
             sign=self._signer.sign if self._signer else None,
         )
         operations = Operations(runtime, cards, default_agent=self._server.default_agent)
+        push = PushRest(operations, body_limit=self._server.limits.body)
         pages = CardPages(operations, cards)
         openapi = OpenApi(
             lambda: self._routes, base_url=self._server.base_url, signs_in=self._entrance.tokens.required
@@ -103,12 +106,12 @@ class HectorApp:
         session = _AGENT + "/sessions/{session:segment}"
         # The most frequent first, for a route is found by trying one after another.
         self._routes[:0] = [
-            *self._a2a_routes(_AGENT, rest, rpc, pages),
+            *self._a2a_routes(_AGENT, rest, rpc, push, pages),
             Route(_AGENT + "/sessions", browse.sessions, methods=["GET"]),
             Route(session, browse.session, methods=["GET"]),
             Route(session, browse.delete, methods=["DELETE"]),
             Route("/agents", browse.agents, methods=["GET"]),
-            *self._a2a_routes("", rest, rpc, pages),
+            *self._a2a_routes("", rest, rpc, push, pages),
             Route("/openapi.json", openapi.show, methods=["GET"]),
         ]
         self._router = Router(self._routes, redirect_slashes=False)
@@ -121,7 +124,9 @@ class HectorApp:
             return self._server.grpc_address
         return address_of(host_name(reached.partition("://")[2].encode("latin-1")), self.grpc_port)
 
-    def _a2a_routes(self, agent: str, rest: Rest, rpc: JsonRpc, cards: CardPages) -> list[Route]:
+    def _a2a_routes(
+        self, agent: str, rest: Rest, rpc: JsonRpc, push: PushRest, cards: CardPages
+    ) -> list[Route]:
         """Below an agent's URL; the server's own root has the same for its default agent."""
         return [
             Route(agent + "/message:send", rest.send, methods=["POST"]),
@@ -129,6 +134,7 @@ class HectorApp:
             Route(agent + "/tasks/{task:segment}:cancel", rest.cancel, methods=["POST"]),
             Route(agent + "/tasks/{task:segment}:subscribe", rest.subscribe, methods=["GET", "POST"]),
             Route(agent + "/tasks/{task:segment}", rest.task, methods=["GET"]),
+            *push.routes(agent),
             Route(agent or "/", rpc.call, methods=["POST"]),
             Route(agent + "/.well-known/agent-card.json", cards.public, methods=["GET"]),
             Route(agent + "/extendedAgentCard", cards.extended, methods=["GET"]),

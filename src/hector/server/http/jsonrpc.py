@@ -123,7 +123,7 @@ async def _results(
 
 def _bare(dialect: Dialect, answer: Json) -> JsonValue:
     """In 0.3 each object tells by its `kind` what it is; in 1.0 the field that holds it does."""
-    return answer if dialect is Dialect.V1 else next(iter(answer.values()))
+    return answer if dialect is Dialect.V1 else next(iter(answer.values()), None)
 
 
 def _failure(error: Exception, call_id: RpcId) -> Json:
@@ -137,8 +137,8 @@ def _broken(call_id: RpcId, error: Exception) -> bytes:
 # ------------------------------------------------------------------------------------------- methods
 
 
-_WRAPPED = frozenset({"SendMessage"})
-"""Whose answer has a field that tells what it holds."""
+_WRAPPED = frozenset({"SendMessage", "ListTaskPushNotificationConfigs", "DeleteTaskPushNotificationConfig"})
+"""Whose answer has a field that tells what it holds, or nothing."""
 
 
 def _find(name: str, version: Dialect | None) -> tuple[Dialect, str]:

@@ -39,7 +39,7 @@ class Rest:
         exchange = exchange_of(request)
         return _streamed(
             await self._operations.subscribe(
-                self._agent(request, exchange),
+                agent_of(self._operations, request, exchange),
                 exchange.caller.user_id,
                 request.path_params["task"],
                 _dialect(exchange),
@@ -54,7 +54,7 @@ class Rest:
         history = exchange.count("historyLength", 0, least=0, most=LONGEST_HISTORY) or 0
         return exchange.answer(
             await self._operations.task(
-                self._agent(request, exchange),
+                agent_of(self._operations, request, exchange),
                 exchange.caller.user_id,
                 request.path_params["task"],
                 _dialect(exchange),
@@ -67,7 +67,7 @@ class Rest:
         exchange = exchange_of(request)
         return exchange.answer(
             await self._operations.cancel(
-                self._agent(request, exchange),
+                agent_of(self._operations, request, exchange),
                 exchange.caller.user_id,
                 request.path_params["task"],
                 _dialect(exchange),
@@ -84,23 +84,25 @@ class Rest:
         body = parse_object(await read_body(request, self._body_limit))
         asked = read_send(body, version=exchange.version, idempotency_key=exchange.idempotency_key)
         tenant = Fields(body, "").text("tenant")
-        return self._agent(request, exchange, tenant=tenant, dialect=asked.dialect), asked
+        return agent_of(self._operations, request, exchange, tenant=tenant, dialect=asked.dialect), asked
 
-    def _agent(
-        self,
-        request: Request,
-        exchange: Exchange,
-        *,
-        tenant: str | None = None,
-        dialect: Dialect | None = None,
-    ) -> str:
-        """Named by the path; at the server's root by A2A 1.0's tenant, or the default one."""
-        named = request.path_params.get("agent") or tenant or exchange.query.get("tenant")
-        agent = self._operations.agent_for(named)
-        exchange.activated = self._operations.activate(
-            agent, dialect or _dialect(exchange), exchange.extensions
-        )
-        return agent
+
+def agent_of(
+    operations: Operations,
+    request: Request,
+    exchange: Exchange,
+    *,
+    tenant: str | None = None,
+    dialect: Dialect | None = None,
+) -> str:
+    """Named by the path; at the server's root by A2A 1.0's tenant, or the default one.
+
+    Notes the extensions that the caller gets.
+    """
+    named = request.path_params.get("agent") or tenant or exchange.query.get("tenant")
+    agent = operations.agent_for(named)
+    exchange.activated = operations.activate(agent, dialect or _dialect(exchange), exchange.extensions)
+    return agent
 
 
 def _streamed(events: Events, exchange: Exchange) -> Response:

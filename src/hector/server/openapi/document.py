@@ -20,7 +20,12 @@ from hector.server.openapi.operations import (
 from hector.server.openapi.own import SCHEMAS
 
 _AGENT = "/agents/{agent}"
-_DESCRIPTIONS = {"agent": "an agent", "session": "a session's id", "task": "a task's id"}
+_DESCRIPTIONS = {
+    "config": "the id of a push notification configuration",
+    "agent": "an agent",
+    "session": "a session's id",
+    "task": "a task's id",
+}
 
 
 def document(routes: Iterable[Route], *, base_url: str | None, signs_in: bool) -> dict[str, Any]:

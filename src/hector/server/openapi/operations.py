@@ -101,6 +101,8 @@ _STREAM = Answer(
     headers=("A2A-Extensions",),
 )
 _TASK = Answer("the task as it stands", _TASKS, headers=("A2A-Extensions",))
+_PUSH_CONFIGS = ("v1.TaskPushNotificationConfig", "v0_3_proto.TaskPushNotificationConfig")
+_PUSH_CONFIG = Answer("the configuration", _PUSH_CONFIGS, headers=("A2A-Extensions",))
 _ASKING = ("If-None-Match", "If-Modified-Since")
 _SAME = Answer("nothing changed", headers=_KEEPING)
 
@@ -137,6 +139,44 @@ A2A: Mapping[tuple[str, str], Operation] = {
         "Tasks",
         "List tasks",
         {200: Answer("a page of tasks", ("v1.ListTasksResponse", "Any"))},
+        headers=_A2A_HEADERS,
+    ),
+    ("POST", "/tasks/{task}/pushNotificationConfigs"): Operation(
+        "createPushConfig",
+        "Push notifications",
+        "Have a webhook told of a task",
+        {200: _PUSH_CONFIG},
+        body=(*_PUSH_CONFIGS, "v0_3_proto.CreateTaskPushNotificationConfigRequest"),
+        headers=_A2A_HEADERS,
+    ),
+    ("GET", "/tasks/{task}/pushNotificationConfigs"): Operation(
+        "listPushConfigs",
+        "Push notifications",
+        "The webhooks of a task",
+        {
+            200: Answer(
+                "all of them",
+                (
+                    "v1.ListTaskPushNotificationConfigsResponse",
+                    "v0_3_proto.ListTaskPushNotificationConfigResponse",
+                ),
+                headers=("A2A-Extensions",),
+            )
+        },
+        headers=_A2A_HEADERS,
+    ),
+    ("GET", "/tasks/{task}/pushNotificationConfigs/{config}"): Operation(
+        "getPushConfig",
+        "Push notifications",
+        "One webhook of a task",
+        {200: _PUSH_CONFIG},
+        headers=_A2A_HEADERS,
+    ),
+    ("DELETE", "/tasks/{task}/pushNotificationConfigs/{config}"): Operation(
+        "deletePushConfig",
+        "Push notifications",
+        "Tell a webhook nothing more",
+        {200: Answer("an empty object", ("Any",), headers=("A2A-Extensions",))},
         headers=_A2A_HEADERS,
     ),
     ("GET", "/tasks/{task}"): Operation(

@@ -1,0 +1,1 @@
+"""Push notifications: which webhooks may be called, how, and by whom."""
