@@ -20,6 +20,8 @@ from hector.domain.profiles import Extension, Profile, Skill
 from hector.domain.turns import TurnSettings
 from hector.llm.scripted import ScriptedModel
 from hector.runtime.patience import Patience
+from hector.runtime.push.deliveries import PushSettings
+from hector.runtime.push.targets import Targets
 from hector.runtime.runtime import Runtime
 from hector.server.a2a.card import Cards
 from hector.server.a2a.operations import Operations
@@ -65,9 +67,10 @@ async def start() -> AsyncIterator[StartSite]:
             body_limit: int = 1_000_000,
             default_agent: str | None = None,
             profile: Profile | None = None,
+            push: PushSettings | None = None,
         ) -> Site:
             runtime, model = await open_scripted(
-                settings=settings, names=agents, profile=profile or Profile()
+                settings=settings, names=agents, profile=profile or Profile(), push=push
             )
             stack.push_async_callback(runtime.close)
             section = ServerSection(auth=auth or AuthSection(), limits=LimitsSection(body=body_limit))
@@ -356,3 +359,83 @@ async def test_a_port_that_is_taken_is_told(site: Site) -> None:
     port = int(site.address.rpartition(":")[2])
     with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use"):
         await GrpcListener(site.entrance, body_limit=1).start("127.0.0.1", port)
+
+
+# --- push notifications
+
+
+async def nowhere(host: str, port: int) -> list[str]:
+    raise OSError("no such name")
+
+
+PUSH = PushSettings(Targets(resolve=nowhere))
+
+
+async def test_push_configurations_of_1_0(start: StartSite) -> None:
+    site = await start(push=PUSH)
+    task = (await site.new.SendMessage(said("say hi"))).task
+    config = new.TaskPushNotificationConfig(
+        tenant="a",
+        task_id=task.id,
+        id="c",
+        url="https://example.com/",
+        token="tok",
+        authentication=new.AuthenticationInfo(scheme="Bearer", credentials="secret"),
+    )
+    made = await site.new.CreateTaskPushNotificationConfig(config)
+    config.tenant = ""
+    assert made == config
+    named = {"tenant": "a", "task_id": task.id, "id": "c"}
+    assert (
+        await site.new.GetTaskPushNotificationConfig(new.GetTaskPushNotificationConfigRequest(**named))
+        == made
+    )
+    every = new.ListTaskPushNotificationConfigsRequest(tenant="a", task_id=task.id)
+    assert list((await site.new.ListTaskPushNotificationConfigs(every)).configs) == [made]
+    for _ in range(2):
+        await site.new.DeleteTaskPushNotificationConfig(new.DeleteTaskPushNotificationConfigRequest(**named))
+    code, rich = await refusal(
+        site.new.GetTaskPushNotificationConfig(new.GetTaskPushNotificationConfigRequest(**named))
+    )
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert "push notification configuration" in rich.message
+
+
+async def test_push_configurations_of_0_3(start: StartSite) -> None:
+    site = await start(push=PUSH)
+    task = (await site.old.SendMessage(said_before("say hi"), metadata=AGENT)).task
+    push = old.PushNotificationConfig(
+        id="c", url="https://example.com/", authentication=old.AuthenticationInfo(schemes=["Bearer", "Basic"])
+    )
+    name = f"tasks/{task.id}/pushNotificationConfigs/c"
+    request = old.CreateTaskPushNotificationConfigRequest(
+        parent=f"tasks/{task.id}",
+        config_id="c",
+        config=old.TaskPushNotificationConfig(name=name, push_notification_config=push),
+    )
+    made = await site.old.CreateTaskPushNotificationConfig(request, metadata=AGENT)
+    assert made == request.config
+    get = old.GetTaskPushNotificationConfigRequest(name=name)
+    assert await site.old.GetTaskPushNotificationConfig(get, metadata=AGENT) == made
+    every = old.ListTaskPushNotificationConfigRequest(parent=f"tasks/{task.id}")
+    listed = await site.old.ListTaskPushNotificationConfig(every, metadata=AGENT)
+    assert list(listed.configs) == [made]
+    gone = old.DeleteTaskPushNotificationConfigRequest(name=name)
+    for _ in range(2):
+        await site.old.DeleteTaskPushNotificationConfig(gone, metadata=AGENT)
+    code, _ = await refusal(site.old.GetTaskPushNotificationConfig(get, metadata=AGENT))
+    assert code is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("name", ["x", "tasks/", "tasks/t/pushNotificationConfigs/", "tasks/t/other/c"])
+async def test_what_names_no_push_configuration_is_refused(start: StartSite, name: str) -> None:
+    site = await start(push=PUSH)
+    get = old.GetTaskPushNotificationConfigRequest(name=name)
+    code, _ = await refusal(site.old.GetTaskPushNotificationConfig(get, metadata=AGENT))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_without_webhooks_that_is_the_status(site: Site) -> None:
+    config = new.TaskPushNotificationConfig(tenant="a", task_id="t", url="https://example.com/")
+    code, _ = await refusal(site.new.CreateTaskPushNotificationConfig(config))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION

@@ -121,7 +121,9 @@ def _kind(error: BaseException) -> str:
             return type(cause).__name__
         if isinstance(cause, OSError) and cause.errno is not None:
             return os.strerror(cause.errno).lower()
-        cause = cause.__cause__
+        # Its pool cuts the chain; what was raised first is still the argument of what was made of it.
+        inner = cause.args[0] if cause.args else None
+        cause = cause.__cause__ or (inner if isinstance(inner, BaseException) else None)
     return type(error).__name__
 
 
