@@ -3,11 +3,11 @@
 import uuid
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select, update
 
 from hector.domain.ids import SessionKey, new_turn_id
 from hector.domain.memory import TailLimit
@@ -35,9 +35,11 @@ from hector.domain.turns import (
     Turn,
     TurnState,
 )
-from hector.storage.operations import MakeOperation, Operation, Result, Row, Statement, fetch
+from hector.storage.operations import MakeOperation, Operation, Result, Row, Statement, execute, fetch
+from hector.storage.reading import time_of
+from hector.storage.statements import DATABASE_TIME
 from hector.storage.store import Driver, SqlSessionStore
-from hector.storage.tables import metadata
+from hector.storage.tables import messages, metadata
 
 T = TypeVar("T")
 
@@ -119,6 +121,20 @@ class Actor:
         begun = await self.take(key)
         assert begun
         return begun
+
+
+async def have_waited(store: SqlSessionStore, message_id: str, seconds: float) -> None:
+    """Make it so that the message was taken so long ago, by the database's clock."""
+    age = Statement(
+        update(messages)
+        .where(messages.c.message_id == bindparam("id"))
+        .values(created_at=bindparam("at", type_=messages.c.created_at.type))
+    )
+    ((now,),) = await store._driver.read(partial(fetch, DATABASE_TIME, {}))
+    moment = time_of(now)
+    assert moment
+    taken_at = store._driver.time_argument(moment - timedelta(seconds=seconds))
+    await store._driver.write(partial(execute, age, {"id": message_id, "at": taken_at}))
 
 
 def said(text: str, tokens: int = 1) -> NewMessage:

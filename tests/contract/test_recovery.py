@@ -5,7 +5,7 @@ import pytest
 from hector.domain.errors import LeaseLostError
 from hector.domain.messages import ModelMessage, ToolCall, ToolMessage, ToolResult
 from hector.domain.replicas import OpenTurn
-from hector.domain.turns import Begun, Joined, NewMessage, Reason, Recovery, Repeated, TurnState
+from hector.domain.turns import Begun, Joined, NewMessage, Reason, Recovery, Repeated, Taken, TurnState
 from hector.storage.store import SqlSessionStore
 from tests.contract.actor import (
     COMPLETED,
@@ -15,6 +15,7 @@ from tests.contract.actor import (
     WINDOW,
     Actor,
     call,
+    have_waited,
     history,
     said,
     texts,
@@ -113,6 +114,59 @@ async def test_a_waiting_orphan_is_not_ended(store: SqlSessionStore, one: Actor,
     await one.answer(running)
     await one.die()
     assert (await two.must_take()).lease.turn_id == waiting.turn_id
+
+
+async def test_what_waited_too_long_is_withdrawn_by_who_would_begin_it(
+    store: SqlSessionStore, one: Actor, two: Actor
+) -> None:
+    paused = await one.pause(await one.begin("order"))
+    running = await one.begin("first")
+    answer = await one.wait("red", "m1", resumes=paused.id)
+    late = await one.wait("late", "m2")
+    last = await one.wait("last", "m3")
+    for message_id in ("m1", "m2"):
+        await have_waited(store, message_id, 60)
+    await one.answer(running)
+    assert await store.take(KEY, two.id, WINDOW, RESUME, max_wait=50) == Taken(), (
+        "who took it lives, and minds it"
+    )
+    await one.die()
+    taken = await store.take(KEY, two.id, WINDOW, RESUME, max_wait=50)
+    assert taken.withdrawn == (answer.turn_id, late.turn_id)
+    assert taken.begun
+    assert taken.begun.lease.turn_id == last.turn_id
+    turn = await store.turn("a", "u", late.turn_id)
+    assert turn
+    assert (turn.state, turn.reason, turn.retryable) == (TurnState.CANCELED, Reason.MAX_WAIT, True)
+    turn = await store.turn("a", "u", paused.id)
+    assert turn
+    assert (turn.state, texts(turn.messages)) == (TurnState.INPUT_REQUIRED, ["order", "which?"])
+    session = await store.session(KEY)
+    assert session
+    assert session.waiting == 0
+    again = await two.wait("red", "m1", resumes=paused.id)
+    assert again.turn_id == paused.id
+
+
+async def test_what_did_not_wait_too_long_begins(store: SqlSessionStore, one: Actor) -> None:
+    running = await one.begin("first")
+    waiting = await one.wait("second", "m2")
+    await have_waited(store, "m2", 40)
+    await one.answer(running)
+    taken = await store.take(KEY, one.id, WINDOW, RESUME, max_wait=50)
+    assert taken.begun
+    assert (taken.begun.lease.turn_id, taken.withdrawn) == (waiting.turn_id, ())
+
+
+async def test_how_long_an_orphan_has_waited_is_told(store: SqlSessionStore, one: Actor) -> None:
+    await one.begin("first")
+    await one.wait("second", "m2")
+    await have_waited(store, "m2", 60)
+    await one.die()
+    working, waits = sorted(await store.orphans(), key=lambda orphan: orphan.waited)
+    assert (working.working, working.waited) == (True, 0)
+    assert (waits.message_id, 60 <= waits.waited < 90) == ("m2", True)
+    assert list(await store.open_turns(one.id)) == list(await store.orphans())
 
 
 async def test_a_paused_turn_has_no_replica(store: SqlSessionStore, one: Actor, two: Actor) -> None:

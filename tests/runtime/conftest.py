@@ -109,6 +109,9 @@ class Node:
                 telling.cancel()
             if deliveries._looking:
                 deliveries._looking.cancel()
+        for local in runner._locals:
+            if local.deadline:
+                local.deadline.cancel()
         runner._locals._by_session.clear()
         if files := self.store._files:
             for descriptor in files._held.values():

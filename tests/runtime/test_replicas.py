@@ -5,13 +5,19 @@ import logging
 
 import pytest
 
-from hector.domain.errors import OutcomeUnknownError, StoreUnavailableError
+from hector.domain.errors import (
+    InputRequiredError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+    WaitedTooLongError,
+)
 from hector.domain.ids import new_turn_id
 from hector.domain.memory import TailLimit
 from hector.domain.messages import Text, UserMessage
 from hector.domain.turns import Accepted, Arrival, Reason, Recovery, TurnSettings, TurnState
 from hector.tools.function import FunctionTool
 from tests.backends import BACKENDS, Backend
+from tests.contract.actor import have_waited
 from tests.runtime.conftest import KEY, StartNode
 
 # A store in memory has one replica.
@@ -165,6 +171,56 @@ async def test_a_start_after_a_crash_answers_what_was_waiting(start: StartNode) 
     turns = [await two.ask(f"say {number}", message_id=f"m{number}") for number in (1, 2)]
     assert [turn.id for turn in turns] == [handle.turn_id for handle in waiting]
     assert [turn.reply for turn in turns] == ["1", "2"]
+
+
+async def test_what_waits_too_long_is_canceled_though_its_replica_died_and_the_session_is_busy(
+    start: StartNode,
+) -> None:
+    impatient = TurnSettings(max_wait=0.5)
+    one, two, three = await start(), await start(), await start(settings=impatient)
+    await one.send("wait g\nsay 0")
+    await one.model.gate("g").reached.wait()
+    waiting = await two.send("say late", message_id="m1")
+    joined = await one.send("say late", message_id="m1")
+    two.crash()
+    turn = await three.ended(waiting.turn_id)
+    assert (turn.state, turn.reason, turn.retryable) == (TurnState.CANCELED, Reason.MAX_WAIT, True)
+    assert (await joined.result()).reason == Reason.MAX_WAIT
+    assert one.model.running == 1
+
+
+async def test_an_answer_waits_too_long_though_its_replica_died_and_the_session_is_busy(
+    start: StartNode,
+) -> None:
+    def ask() -> str:
+        """Asks."""
+        raise InputRequiredError("which?")
+
+    tools = {"ask": FunctionTool(ask)}
+    one, two = await start(tools=tools), await start(tools=tools)
+    await start(tools=tools, settings=TurnSettings(max_wait=0.5))
+    paused = await one.ask("call ask")
+    await one.send("wait g\nsay 0")
+    await one.model.gate("g").reached.wait()
+    await two.send("say red", message_id="m1", task_id=paused.id)
+    joined = await one.send("say red", message_id="m1", task_id=paused.id)
+    two.crash()
+    with pytest.raises(WaitedTooLongError):
+        await joined.result()
+    assert (await one.runtime.turn("a", "u", paused.id)).state is TurnState.INPUT_REQUIRED
+
+
+async def test_who_stood_still_while_a_message_waited_too_long_tells_its_caller(start: StartNode) -> None:
+    node = await start()
+    await node.send("wait g\nsay 0")
+    await node.model.gate("g").reached.wait()
+    late = await node.send("say late", message_id="m1")
+    await node.send("wait h\nsay 1")
+    await have_waited(node.store, "m1", 400)
+    node.model.gate("g").opened.set()
+    turn = await late.result()
+    assert (turn.state, turn.reason) == (TurnState.CANCELED, Reason.MAX_WAIT)
+    await node.model.gate("h").reached.wait()
 
 
 async def test_who_waits_behind_a_crashed_replica_goes_on(start: StartNode) -> None:

@@ -48,11 +48,10 @@ async def post(
 ) -> Answer:
     webhooks = Webhooks(Targets(allow, names or Names()), timeout=timeout)
     try:
-        for _ in range(times):
-            answer = await webhooks.post(url, {"content-type": "text/plain"}, b"hello")
+        answers = [await webhooks.post(url, {"content-type": "text/plain"}, b"hello") for _ in range(times)]
     finally:
         await webhooks.close()
-    return answer
+    return answers[-1]
 
 
 async def test_a_webhook_is_called_over_tls(

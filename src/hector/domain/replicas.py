@@ -1,7 +1,7 @@
 """Replicas: the processes that share a store, and how they learn that one has died."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from hector.domain.ids import SessionKey
@@ -28,6 +28,10 @@ class OpenTurn:
     turn_id: str
     working: bool
     """It runs, or ran; otherwise it (or a message for it) waits."""
+    message_id: str = field(default="", compare=False)
+    """Of the message that waits."""
+    waited: float = field(default=0.0, compare=False)
+    """Seconds, by the store's clock."""
 
 
 class ReplicaLocks(Protocol):

@@ -1,5 +1,6 @@
 """A turn: one request and all that the agent did to answer it; the unit that is durable."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -187,6 +188,8 @@ class Taken:
     """A turn that is this replica's to run now."""
     ended: str | None = None
     """The id of a turn that nobody ran, and that was ended in place of its replica."""
+    withdrawn: tuple[str, ...] = ()
+    """The ids of turns for which messages had waited too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +230,15 @@ class TurnStore(Protocol):
         limit: TailLimit,
         recovery: Recovery,
         leaked: str | None = None,
+        *,
+        max_wait: float = math.inf,
     ) -> Taken:
         """Go on with a session whose turn nobody runs, or that is free.
 
         A turn whose replica is dead or handed it over comes first: it is run on, or ended. Then the waiting
-        turn with the lowest ticket begins, if it is ours or nobody's. A waiting message that named a turn
-        which is no longer paused is refused on the way. `leaked` is a turn that is this replica's by the
+        turn with the lowest ticket begins, if it is ours or nobody's. On the way a waiting message is refused
+        that named a turn which is no longer paused, and withdrawn if it has waited for more than `max_wait`
+        seconds by the store's clock. `leaked` is a turn that is this replica's by the
         store, and run by nobody as the caller knows.
         """
         ...

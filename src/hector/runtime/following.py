@@ -132,5 +132,7 @@ def check_reached(turn: Turn, message_id: str) -> None:
 
 
 def _still_waits(turn: Turn, message_id: str) -> bool:
-    """The turn has not come yet to this message."""
-    return any(stored.seq is None and stored.message_id == message_id for stored in turn.messages)
+    """The turn has not come yet to this message, and may."""
+    return not turn.state.terminal and any(
+        stored.seq is None and stored.message_id == message_id for stored in turn.messages
+    )

@@ -150,7 +150,7 @@ class Replica:
         leaked, self._unknown = unknown & self._unknown, unknown
         for turn in leaked:
             logger.warning("turn %s was begun here and is run by nobody", turn.turn_id)
-            self._runner.adopt(turn.key, turn.turn_id)
+            self._runner.take_over(turn, turn.turn_id)
 
     async def _clear_up(self) -> None:
         for row in await self._judge():
@@ -160,7 +160,7 @@ class Replica:
                 )
         for orphan in await self._store.orphans():
             if self._adopts or self._runner.cares_for(orphan.key):
-                self._runner.adopt(orphan.key)
+                self._runner.take_over(orphan)
 
     async def _judge(self) -> Sequence[ReplicaRow]:
         """The dead."""

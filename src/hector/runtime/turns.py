@@ -24,7 +24,7 @@ from hector.domain.ids import SessionKey, new_turn_id
 from hector.domain.messages import UserMessage
 from hector.domain.notices import PushStore
 from hector.domain.push import PushConfig
-from hector.domain.replicas import ReplicaStore
+from hector.domain.replicas import OpenTurn, ReplicaStore
 from hector.domain.sessions import SessionDirectory
 from hector.domain.turns import (
     Accepted,
@@ -224,6 +224,23 @@ class TurnRunner:
         """
         if self._agents(key.agent_id) and not self.closing:
             self._queue(key).adopt(leaked)
+
+    def take_over(self, left: OpenTurn, leaked: str | None = None) -> None:
+        """`adopt`, but a message that has waited too long is withdrawn, for its session may stay busy."""
+        agent = self._agents(left.key.agent_id)
+        if agent and left.waited > agent.turns.max_wait and not self.closing:
+            self._start(self._withdraw_left(left))
+        else:
+            self.adopt(left.key, leaked)
+
+    async def _withdraw_left(self, left: OpenTurn) -> None:
+        try:
+            await self._store.withdraw(left.key, left.turn_id, left.message_id, Reason.MAX_WAIT)
+        except StorageError as error:  # the next look finds it again
+            logger.debug("a message that waited too long still waits: %s", error)
+        else:
+            self.wakes.tell(left.turn_id, session_topic(left.key))
+            self.adopt(left.key)
 
     # --- the end
 
@@ -494,7 +511,13 @@ class TurnRunner:
             return None
         if leaked in self.known():  # it was not known a moment ago
             leaked = None
-        taken = await self._store.take(key, self.replica_id, agent.memory.limit, agent.turns.recovery, leaked)
+        settings = agent.turns
+        taken = await self._store.take(
+            key, self.replica_id, agent.memory.limit, settings.recovery, leaked, max_wait=settings.max_wait
+        )
+        if taken.withdrawn:  # their own deadlines came too late, or were those of a process that is gone
+            self.wakes.tell(*taken.withdrawn, session_topic(key))
+            self._start(self._look(key))
         if taken.ended:
             logger.warning("turn %s, which nobody ran any more, is ended", taken.ended)
         begun = taken.begun
@@ -513,6 +536,13 @@ class TurnRunner:
             local.deadline.cancel()
         self._begin(local, begun)
         return local.task
+
+    async def _look(self, key: SessionKey) -> None:
+        """`look`, while the queue waits for a turn that runs."""
+        try:
+            await self.look(key)
+        except StorageError as error:  # the queue looks again when that turn has ended
+            logger.debug("nobody knows who waits in vain: %s", error)
 
     async def look(self, key: SessionKey) -> None:
         """Read the queue; those who wait here in vain are told."""

@@ -6,6 +6,7 @@ from hector.domain.ids import SessionKey
 from hector.domain.replicas import OpenTurn, ReplicaRow
 from hector.storage import statements as sql
 from hector.storage.operations import Operation, Row, execute, fetch
+from hector.storage.reading import seconds_between
 from hector.storage.rows import is_alive
 
 
@@ -55,7 +56,18 @@ def orphans() -> Operation[list[OpenTurn]]:
 
 def _open(running: Sequence[Row], waiting: Sequence[Row]) -> list[OpenTurn]:
     return [
-        OpenTurn(SessionKey(agent, user, session), turn, working)
-        for rows, working in ((running, True), (waiting, False))
-        for agent, user, session, turn in rows
+        *(
+            OpenTurn(SessionKey(agent, user, session), turn, working=True)
+            for agent, user, session, turn in running
+        ),
+        *(
+            OpenTurn(
+                SessionKey(agent, user, session),
+                turn,
+                working=False,
+                message_id=message,
+                waited=seconds_between(taken, now),
+            )
+            for agent, user, session, turn, message, taken, now in waiting
+        ),
     ]

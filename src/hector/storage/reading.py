@@ -90,6 +90,14 @@ def time_of(value: Any) -> datetime | None:
     return moment.replace(tzinfo=UTC)
 
 
+def seconds_between(earlier: Any, later: Any) -> float:
+    """... two times that one statement read."""
+    start, end = time_of(earlier), time_of(later)
+    assert start, "the column is NOT NULL"
+    assert end, "a clock tells a time"
+    return (end - start).total_seconds()
+
+
 def turn_row(agent_id: str, user_id: str, turn_id: str) -> Operation[TurnRow | None]:
     rows = yield from fetch(sql.GET_TURN, {"agent": agent_id, "user": user_id, "turn": turn_id})
     return TurnRow(*rows[0]) if rows else None

@@ -100,15 +100,19 @@ def withdraw(
     if not (yield from fetch(sql.IS_WAITING, names)):
         left = yield from fetch(sql.HAS_LEFT, names | {"run_state": TurnState.CANCELED.value})
         return before if left else None
-    yield from leave_queue(names, turn_id, message_id, TurnState.CANCELED, left=row.waiting - 1)
     turn = yield from must_read_turn(key, turn_id)
-    if turn.state is not TurnState.SUBMITTED:
-        return turn
-    waited = Outcome(TurnState.CANCELED, reason, _TOO_LONG, retryable=True)
-    outcome = waited if reason == Reason.MAX_WAIT else _CANCELED
-    yield from _close(names | {"epoch": None}, [], outcome)
-    yield from _mark_past_runs(names, outcome)
+    yield from take_out(names, turn.state, reason, left=row.waiting - 1)
     return (yield from must_read_turn(key, turn_id))
+
+
+def take_out(names: Parameters, state: TurnState, reason: str, *, left: int) -> Operation[None]:
+    """Take a message out of the queue that stands in it; its turn is canceled if that only waited, too."""
+    yield from leave_queue(names, names["turn"], names["message_id"], TurnState.CANCELED, left=left)
+    if state is TurnState.SUBMITTED:
+        waited = Outcome(TurnState.CANCELED, reason, _TOO_LONG, retryable=True)
+        outcome = waited if reason == Reason.MAX_WAIT else _CANCELED
+        yield from _close(names | {"epoch": None}, [], outcome)
+        yield from _mark_past_runs(names, outcome)
 
 
 def cancel(key: SessionKey, turn_id: str, before: Turn | None = None) -> Operation[Turn | None]:

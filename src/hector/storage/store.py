@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import secrets
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -103,8 +104,10 @@ class SqlSessionStore:
         limit: TailLimit,
         recovery: Recovery,
         leaked: str | None = None,
+        *,
+        max_wait: float = math.inf,
     ) -> Taken:
-        take = partial(taking.take, key, replica_id, limit, recovery, leaked)
+        take = partial(taking.take, key, replica_id, limit, recovery, leaked, max_wait)
         return await self._driver.write(remembering(take), group=key)
 
     async def hand_over(self, lease: Lease) -> None:

@@ -1,6 +1,6 @@
 """The operation that goes on with a session: what nobody runs any more, then what waits."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hector.domain.ids import SessionKey
 from hector.domain.memory import TailLimit
@@ -9,9 +9,9 @@ from hector.domain.turns import Begun, Outcome, Reason, Recovery, Taken, TurnSta
 from hector.storage import statements as sql
 from hector.storage.beginning import begun, leased, locked, start_turn
 from hector.storage.operations import Operation, execute, fetch
-from hector.storage.reading import Parameters, TurnRow, key_parameters, read_runs, turn_row
+from hector.storage.reading import Parameters, TurnRow, key_parameters, read_runs, seconds_between, turn_row
 from hector.storage.rows import SessionRow, is_alive, is_held, leave_queue, lock
-from hector.storage.running import take_away
+from hector.storage.running import take_away, take_out
 
 
 class _Waiting(NamedTuple):
@@ -21,6 +21,12 @@ class _Waiting(NamedTuple):
     message_id: str
     replica_id: str | None
     state: str
+    taken_at: Any
+    now: Any
+
+    @property
+    def waited(self) -> float:
+        return seconds_between(self.taken_at, self.now)
 
 
 def take(
@@ -29,6 +35,7 @@ def take(
     limit: TailLimit,
     recovery: Recovery,
     leaked: str | None,
+    max_wait: float,
     before: Taken | None = None,
 ) -> Operation[Taken]:
     """Run on, or end, a turn that nobody runs; then begin the waiting turn with the lowest ticket.
@@ -51,7 +58,9 @@ def take(
         if taken_over:
             return Taken(taken_over)
         row = yield from locked(names)
-    return Taken((yield from _take_waiting(key, row, replica_id, limit)), ended)
+    withdrawn = list(before.withdrawn) if before else []
+    first = yield from _take_waiting(key, row, replica_id, limit, max_wait, withdrawn)
+    return Taken(first, ended, tuple(withdrawn))
 
 
 def is_attended(key: SessionKey, row: SessionRow) -> Operation[bool]:
@@ -95,8 +104,14 @@ def _outcome(turn: TurnRow, row: SessionRow, recovery: Recovery) -> Operation[Ou
 
 
 def _take_waiting(
-    key: SessionKey, row: SessionRow, replica_id: str, limit: TailLimit
+    key: SessionKey,
+    row: SessionRow,
+    replica_id: str,
+    limit: TailLimit,
+    max_wait: float,
+    withdrawn: list[str],
 ) -> Operation[Begun | None]:
+    """`withdrawn` is added to."""
     names = key_parameters(key)
     waiting = row.waiting
     while waiting > 0:
@@ -109,6 +124,11 @@ def _take_waiting(
             return None
         waiting -= 1
         state = TurnState(first.state)
+        if first.waited > max_wait:
+            late = names | {"turn": first.turn_id, "message_id": first.message_id}
+            yield from take_out(late, state, Reason.MAX_WAIT, left=waiting)
+            withdrawn.append(first.turn_id)
+            continue
         if state is TurnState.SUBMITTED or state.paused:
             return (yield from _start_waiting(key, row, first, waiting, replica_id, limit))
         # The turn that this message would have resumed was canceled, or resumed by another, while it waited.

@@ -1,6 +1,7 @@
 """A store, a model and tools for the tests of the turn: they do as told and keep what they were given."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NoReturn
@@ -137,6 +138,8 @@ class RecordingStore:
         limit: TailLimit,
         recovery: Recovery,
         leaked: str | None = None,
+        *,
+        max_wait: float = math.inf,
     ) -> Taken:
         _not_the_engines()
 
