@@ -39,9 +39,9 @@ async def tell_all(store: SqlSessionStore, claim: Claim) -> list[Notice]:
     told: list[Notice] = []
     now: Claim | None = claim
     while now:
-        notice, *rest = now.notices
+        notice = now.notices[0]
         told.append(notice)
-        now = await store.told_push(now, notice.place, last=not rest)
+        now = await store.told_push(now, notice.place)
     return told
 
 
@@ -285,11 +285,24 @@ async def test_a_message_tried_again_tells_its_new_turn(store: SqlSessionStore, 
 async def test_one_alone_tells_a_configuration(store: SqlSessionStore, one: Actor, two: Actor) -> None:
     await one.begin(push=CONFIG)
     (found,) = await due(store, one)
-    claims = await asyncio.gather(*(store.claim_push(found, actor.id) for actor in (one, two, two)))
+    claims = await asyncio.gather(*(store.claim_push(found, actor.id) for actor in (one, two)))
     assert sum(claim is not None for claim in claims) == 1
     (owner,) = [claim.owner for claim in claims if claim]
     other = two if owner == one.id else one
     assert not await due(store, other)
+
+
+async def test_a_look_that_is_out_of_date_takes_nothing(
+    store: SqlSessionStore, one: Actor, two: Actor
+) -> None:
+    await one.begin(push=CONFIG)
+    (found,) = await due(store, one)
+    claim = await store.claim_push(found, one.id)
+    assert claim
+    await store.put_off_push(claim, 0, LONG)
+    assert await store.claim_push(found, two.id) is None
+    assert await store.claim_push(found, one.id) is None
+    assert (await claimed(store, two)).owner == two.id
 
 
 async def test_what_a_dead_replica_was_telling_is_told_by_another(
@@ -298,13 +311,13 @@ async def test_what_a_dead_replica_was_telling_is_told_by_another(
     begun = await one.begin(push=CONFIG)
     await one.pause(begun, "which?")
     lost = await claimed(store, one)
-    held = await store.told_push(lost, lost.notices[0].place, last=False)
+    held = await store.told_push(lost, lost.notices[0].place)
     assert held
     assert not await due(store, two)
     await one.die()
     claim = await claimed(store, two)
     assert [shown(notice) for notice in claim.notices] == ["input_required: which?"], "not what was told"
-    assert await store.told_push(held, held.notices[0].place, last=True) is None, "the dead one wakes up"
+    assert await store.told_push(held, held.notices[0].place) is None, "the dead one wakes up"
     assert await store.put_off_push(held, 0, LONG)
     await store.end_push(held)
     assert [shown(notice) for notice in await tell_all(store, claim)] == ["input_required: which?"]
@@ -317,18 +330,20 @@ async def test_ones_own_claim_that_nobody_works_on_can_be_taken_again(
     first = await claimed(store, one)
     second = await claimed(store, one)
     assert second.epoch == first.epoch + 1
-    assert await store.told_push(first, first.notices[0].place, last=True) is None
+    assert await store.told_push(first, first.notices[0].place) is None
 
 
 async def test_a_claim_ends_with_its_configuration(store: SqlSessionStore, one: Actor) -> None:
     turn_id = (await one.begin(push=CONFIG)).lease.turn_id
     claim = await claimed(store, one)
     await store.set_push("a", "u", turn_id, CONFIG)
-    assert await store.told_push(claim, claim.notices[0].place, last=True) is None
+    assert await store.told_push(claim, claim.notices[0].place) is None
     other = await claimed(store, one)
     assert other.first
+    assert await store.told_push(claim, claim.notices[0].place) is None
+    assert await due(store, one), "nor may it tell this one"
     await store.delete_push("a", "u", turn_id, "c")
-    assert await store.told_push(other, other.notices[0].place, last=True) is None
+    assert await store.told_push(other, other.notices[0].place) is None
     assert (await dump(store))["push_deliveries"] == []
 
 
@@ -336,7 +351,7 @@ async def test_what_happens_while_it_is_told_is_told_by_the_same(store: SqlSessi
     begun = await one.begin(push=CONFIG)
     claim = await claimed(store, one)
     await one.answer(begun, "ok")
-    now = await store.told_push(claim, claim.notices[0].place, last=True)
+    now = await store.told_push(claim, claim.notices[0].place)
     assert now
     assert [shown(notice) for notice in now.notices] == ["reply: ok", "completed: ok"]
 
@@ -361,7 +376,7 @@ async def test_a_success_ends_a_series_of_failures(store: SqlSessionStore, one: 
     await one.answer(begun)
     await store.put_off_push(await claimed(store, one), 0, LONG)
     claim = await claimed(store, one)
-    now = await store.told_push(claim, claim.notices[0].place, last=False)
+    now = await store.told_push(claim, claim.notices[0].place)
     assert now
     assert now.failures == 0
     await store.put_off_push(now, 0, LONG)

@@ -8,6 +8,8 @@ import pytest
 
 from hector.domain.ids import SessionKey
 from hector.domain.messages import File, Text
+from hector.domain.notices import Claim, Due
+from hector.domain.push import PushConfig
 from hector.domain.replicas import ReplicaRow
 from hector.domain.turns import Begun, Joined, Lease, Queued, Reason, Repeated, Turn, TurnState
 from hector.storage.opening import open_server
@@ -239,6 +241,86 @@ async def _is_read(stage: Stage, result: Any) -> None:
     assert [stored.seq for stored in result.messages] == [3]
 
 
+WEBHOOK = PushConfig("c", "https://example.com/", "1.0")
+
+
+async def _accept_with_a_webhook(stage: Stage, _: Any) -> Any:
+    return await stage.one.begin("hi", "m", key=stage.key, push=WEBHOOK)
+
+
+async def _has_begun_with_a_webhook(stage: Stage, result: Any) -> None:
+    assert await stage.store.pushes("a", "u", result.lease.turn_id) == [WEBHOOK]
+    assert await _due(stage)
+    await _has_begun(stage, result)
+
+
+async def _set_push(stage: Stage, begun: Any) -> Any:
+    return await stage.store.set_push("a", "u", begun.lease.turn_id, WEBHOOK)
+
+
+async def _is_set(stage: Stage, result: Any) -> None:
+    assert result == WEBHOOK
+    assert await _due(stage)
+
+
+async def _due(stage: Stage) -> Due | None:
+    """Of this stage's session."""
+    found = (await stage.store.due_pushes(stage.one.id, 100)).due
+    return next((due for due in found if due.target.key == stage.key), None)
+
+
+async def _with_a_webhook(stage: Stage) -> Any:
+    await stage.one.pause(await stage.one.begin(key=stage.key, push=WEBHOOK))
+    return await _due(stage)
+
+
+async def _claim(stage: Stage, due: Any) -> Any:
+    return await stage.store.claim_push(due, stage.one.id)
+
+
+async def _is_claimed(stage: Stage, result: Any) -> None:
+    assert isinstance(result, Claim)
+    rest = await stage.store.told_push(result, result.notices[0].place)
+    assert rest
+    assert await stage.store.told_push(rest, rest.notices[0].place) is None
+    assert await _due(stage) is None
+
+
+async def _with_a_claim(stage: Stage) -> Any:
+    return await _claim(stage, await _with_a_webhook(stage))
+
+
+async def _tell(stage: Stage, claim: Any) -> Any:
+    return await stage.store.told_push(claim, claim.notices[0].place)
+
+
+async def _is_told(stage: Stage, result: Any) -> None:
+    assert isinstance(result, Claim)
+    assert [notice.turn.state for notice in result.notices] == [TurnState.INPUT_REQUIRED]
+
+
+async def _tell_all(stage: Stage, claim: Any) -> Any:
+    return await stage.store.told_push(claim, claim.notices[-1].place)
+
+
+async def _is_all_told(stage: Stage, result: Any) -> None:
+    assert result is None
+    assert await _due(stage) is None
+
+
+async def _put_off(stage: Stage, claim: Any) -> Any:
+    return await stage.store.put_off_push(claim, 0.0, 1000.0)
+
+
+async def _is_put_off(stage: Stage, result: Any) -> None:
+    assert result is True
+    due = await _due(stage)
+    assert due
+    claim = await stage.store.claim_push(due, stage.one.id)
+    assert claim
+    assert claim.failures == 1
+
+
 OPERATIONS: dict[str, tuple[Prepare, Act, Check]] = {
     "accept": (_nothing, _accept, _has_begun),
     "accept with a big file": (_nothing, _accept_with_a_big_file, _has_begun),
@@ -256,6 +338,12 @@ OPERATIONS: dict[str, tuple[Prepare, Act, Check]] = {
     "register": (_nothing, _register, _is_registered),
     "declare dead": (_with_another, _declare, _is_true),
     "read": (_running, _read, _is_read),
+    "accept with a webhook": (_nothing, _accept_with_a_webhook, _has_begun_with_a_webhook),
+    "set push": (_running, _set_push, _is_set),
+    "claim push": (_with_a_webhook, _claim, _is_claimed),
+    "tell push": (_with_a_claim, _tell, _is_told),
+    "tell push the last": (_with_a_claim, _tell_all, _is_all_told),
+    "put off push": (_with_a_claim, _put_off, _is_put_off),
 }
 
 

@@ -111,11 +111,10 @@ class PushStore(Protocol):
         """None if there is nothing to tell, or others were faster."""
         ...
 
-    async def told_push(self, claim: Claim, place: int, *, last: bool) -> Claim | None:
-        """Note that it was told as far as `place`.
+    async def told_push(self, claim: Claim, place: int) -> Claim | None:
+        """Note that it was told as far as `place`; the claim with what there is to tell by now.
 
-        After the last of the claim's notices the claim is given up, unless there is more to tell by now.
-        None if it is ours no longer.
+        None where there is nothing, and the claim is given up, or it was ours no longer.
         """
         ...
 

@@ -21,7 +21,7 @@ from hector.domain.turns import Turn, TurnState
 from hector.storage import push_statements as sql
 from hector.storage.operations import Operation, execute, fetch
 from hector.storage.reading import Parameters, TurnRow, key_parameters, read_runs, time_of, turn_of, turn_row
-from hector.storage.rows import is_alive, lock
+from hector.storage.rows import lock
 from hector.storage.statements import DATABASE_TIME
 
 _FIRST_EPOCHS = 2**40
@@ -153,8 +153,8 @@ def claim(due: Due, replica_id: str) -> Operation[Claim | None]:
     epoch = due.epoch + 1
     # Otherwise an earlier run of this operation took it, whose commit got no answer.
     if (delivery.replica_id, delivery.epoch) != (replica_id, epoch):
-        others = delivery.replica_id is not None and delivery.replica_id != replica_id
-        if delivery.epoch != due.epoch or (others and (yield from is_alive(delivery.replica_id))):
+        # Whoever had it when it was found due was dead, or it was nobody: that does not change again.
+        if delivery.epoch != due.epoch:
             return None
         yield from execute(sql.CLAIM, names | {"replica": replica_id})
     stored = yield from fetch(sql.GET_CONFIG, names)
@@ -172,20 +172,18 @@ def claim(due: Due, replica_id: str) -> Operation[Claim | None]:
     return Claim(due.target, replica_id, epoch, config, found, delivery.told is None, delivery.failures)
 
 
-def told(claim: Claim, place: int, *, last: bool) -> Operation[Claim | None]:
+def told(claim: Claim, place: int) -> Operation[Claim | None]:
     names = _names(claim.target)
     if (yield from execute(sql.TOLD, names | _guard(claim) | {"told": place})) != 1:
         return None
-    rest: Sequence[Notice] = [notice for notice in claim.notices if notice.place > place]
-    if last:
-        turn = yield from _turn(claim.target)
-        if turn is None:
-            yield from execute(sql.DELETE_DELIVERY, names)
-            return None
-        rest = yield from notices(turn, place)
-        if not rest:
-            yield from _close(names, turn, place)
-            return None
+    turn = yield from _turn(claim.target)
+    if turn is None:
+        yield from execute(sql.DELETE_DELIVERY, names)
+        return None
+    rest = yield from notices(turn, place)
+    if not rest:
+        yield from _close(names, turn, place)
+        return None
     return replace(claim, notices=rest, first=False, failures=0)
 
 

@@ -167,8 +167,8 @@ class SqlSessionStore:
     async def claim_push(self, due: Due, replica_id: str) -> Claim | None:
         return await self._driver.write(partial(push.claim, due, replica_id))
 
-    async def told_push(self, claim: Claim, place: int, *, last: bool) -> Claim | None:
-        return await self._driver.write(partial(push.told, claim, place, last=last))
+    async def told_push(self, claim: Claim, place: int) -> Claim | None:
+        return await self._driver.write(partial(push.told, claim, place))
 
     async def put_off_push(self, claim: Claim, delay: float, give_up_after: float) -> bool:
         return await self._driver.write(

@@ -6,7 +6,6 @@ been told yet, one notice after another. What it did not get to is found in the 
 
 import asyncio
 import logging
-import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -165,7 +164,7 @@ class Deliveries:
         """Begin to tell what can be told; seconds until the next look."""
         room = _AT_ONCE - len(self._telling)
         if room <= 0:
-            return math.inf  # whoever is done rings
+            return _LOOK
         # Some of what is found is being told already.
         found = await self._store.due_pushes(self._replica_id(), _AT_ONCE)
         for due in found.due:
@@ -181,12 +180,13 @@ class Deliveries:
             claim = await self._store.claim_push(due, self._replica_id())
             while claim:
                 claim = await self._tell_one(claim)
+            # What changed meanwhile was perhaps not seen, and others may have waited for room.
+            self._bell.ring()
         except StorageError as error:
-            # The claim is still ours, and found again.
+            # If the claim is ours, the next look finds it; not at once, for the webhook would be called anew.
             logger.debug("nobody knows what a webhook of task %s was told: %s", due.target.turn_id, error)
         finally:
             del self._telling[due.target]
-            self._bell.ring()
 
     async def _tell_one(self, claim: Claim) -> Claim | None:
         """The claim with what is left; None where nothing is, or it is not ours any longer."""
@@ -200,7 +200,7 @@ class Deliveries:
             await self._put_off(claim, "a defect of this server", 0.0)
             return None
         if answer is None or answer.taken:
-            return await self._store.told_push(claim, notice.place, last=len(claim.notices) == 1)
+            return await self._store.told_push(claim, notice.place)
         if answer.gone:
             logger.warning(
                 "%s wants no more (410), and is told nothing more", _shown(claim.target, claim.config)
