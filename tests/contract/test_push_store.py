@@ -279,6 +279,30 @@ async def test_a_message_tried_again_tells_its_new_turn(store: SqlSessionStore, 
     assert claim.target.turn_id == again.lease.turn_id
 
 
+async def test_a_turn_in_anothers_place_tells_what_is_its_own(store: SqlSessionStore, one: Actor) -> None:
+    paused = await one.pause(await one.begin("order"), "which?")
+    await one.fail(await one.begin("this", "m", resumes=paused.id))
+    again = await one.begin("this", "m", resumes=paused.id, push=CONFIG)
+    assert again.lease.turn_id != paused.id
+    assert await told(store, one) == ["working"]
+    await one.pause(again, "sure?")
+    assert await told(store, one) == ["input_required: sure?"]
+    await one.answer(await one.begin("yes", resumes=again.lease.turn_id), "done")
+    assert await told(store, one) == ["working", "reply: done", "completed: done"]
+
+
+async def test_a_turn_in_anothers_place_that_waits_tells_it(store: SqlSessionStore, one: Actor) -> None:
+    paused = await one.pause(await one.begin("order"), "which?")
+    await one.fail(await one.begin("this", "m", resumes=paused.id))
+    other = await one.begin("meanwhile")
+    waiting = await one.wait("this", "m", resumes=paused.id, push=CONFIG)
+    assert await told(store, one) == ["submitted"]
+    await store.set_push("a", "u", waiting.turn_id, CONFIG)
+    await store.cancel(KEY, waiting.turn_id)
+    assert await told(store, one) == ["submitted", "canceled"]
+    await one.answer(other)
+
+
 # --- who tells it
 
 

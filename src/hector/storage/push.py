@@ -270,9 +270,12 @@ def notices(turn: TurnRow, after: int) -> Operation[list[Notice]]:
         )
         found.append(Notice(place, then))
 
-    if not runs or starts[0].ticket is not None:
+    own = [start for start in starts if start]
+    if turn.first_seq is None or (own and own[0].ticket is not None):
         add(Place.SUBMITTED, TurnState.SUBMITTED, time_of(turn.created_at))
     for run, ((_, last_seq), start) in enumerate(zip(runs, starts, strict=True), 1):
+        if start is None:
+            continue  # another turn's, which told it
         is_last = run == len(runs)
         began = turn.started_at if is_last else start.created_at
         add(Place.working(run), TurnState.WORKING, time_of(began))
@@ -284,7 +287,8 @@ def notices(turn: TurnRow, after: int) -> Operation[list[Notice]]:
             at = said[-1].created_at if said else time_of(turn.ended_at)
             add(Place.paused(run), paused, at, said)
     if state.terminal:
-        said = (yield from read_runs(turn, [(runs[-1][1], runs[-1][1])])) if runs else []
+        # Of one that never began, the runs are another's.
+        said = [] if turn.first_seq is None else (yield from read_runs(turn, [(runs[-1][1], runs[-1][1])]))
         ended = turn_of(turn, said)
         found += [Notice(Place.REPLY, ended)] if _has_reply(ended) else []
         found.append(Notice(Place.END, ended))
@@ -302,16 +306,15 @@ def _place_of(turn: TurnRow) -> int:
     return Place.paused(run) if state.paused else Place.working(run)
 
 
-def _run_starts(turn: TurnRow) -> Operation[list[_RunStart]]:
-    """The user's message that began each run."""
+def _run_starts(turn: TurnRow) -> Operation[list[_RunStart | None]]:
+    """The user's message that began each run; None for a run of the turn in whose place this one is."""
     runs = turn.runs
     if not runs:
         return []
     span = {"turn": turn.id, "first_seq": runs[0][0], "last_seq": runs[-1][0]}
     rows = yield from fetch(sql.RUN_STARTS, key_parameters(turn.key) | span)
     by_seq = {start.seq: start for start in (_RunStart(*row) for row in rows)}
-    # Operators may have deleted messages by hand.
-    return [by_seq.get(first) or _RunStart(first, None, None, turn.created_at) for first, _ in runs]
+    return [by_seq.get(first) for first, _ in runs]
 
 
 def _asks(said: Sequence[StoredMessage]) -> bool:

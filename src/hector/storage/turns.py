@@ -96,13 +96,12 @@ def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
         case Start(retry, supersedes, waits):
             past = (yield from _supersede(key, supersedes)) if supersedes else []
             # Of the runs that it goes on with its caller was told under another task.
-            told = Place.paused(len(past)) if past else Place.NOTHING
             if row and waits:
                 queued = yield from _enqueue(arrival, row, retry, past)
-                yield from _store_push(arrival, arrival.turn_id, told)
+                yield from _store_push(arrival, arrival.turn_id, Place.NOTHING)
                 return queued
             began = yield from _begin(arrival, row, retry, past, limit)
-            yield from _store_push(arrival, arrival.turn_id, told)
+            yield from _store_push(arrival, arrival.turn_id, Place.NOTHING)
             return began
         case Resume(_, retry, waits):
             assert row, "a paused turn has a session"
