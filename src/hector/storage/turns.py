@@ -95,7 +95,6 @@ def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
     match decision:
         case Start(retry, supersedes, waits):
             past = (yield from _supersede(key, supersedes)) if supersedes else []
-            # Of the runs that it goes on with its caller was told under another task.
             if row and waits:
                 queued = yield from _enqueue(arrival, row, retry, past)
                 yield from _store_push(arrival, arrival.turn_id, Place.NOTHING)
