@@ -9,7 +9,7 @@ import sys
 from tests.chaos.stores import DATABASES
 from tests.chaos.suite import Settings, run
 
-_SAFEGUARDS = ("guard", "begin", "commit", "lease", "places")
+_SAFEGUARDS = ("guard", "begin", "commit", "lease", "places", "calls", "results")
 
 
 def main() -> int:

@@ -7,32 +7,37 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import combinations, groupby, pairwise
 
-from tests.chaos.database import AGENT, USER, MessageRow, PlaceRows, Snapshot, TurnRow
+from tests.chaos import tool_rules
+from tests.chaos.anomalies import Anomaly, Kind
+from tests.chaos.contexts import Contexts
+from tests.chaos.database import AGENT, USER, MessageRow, PlaceRows, Snapshot
 from tests.chaos.history import (
     Answer,
     Delete,
     History,
-    Line,
     ModelCall,
     Place,
     PlaceHistory,
     Send,
-    parse_reply,
     place_of,
 )
+from tests.chaos.runs import (
+    ANSWERED,
+    OPEN,
+    PAUSED,
+    WAITING_FOR_INPUT,
+    Run,
+    fault_of,
+    is_settled,
+    model_call_of,
+    runs_of,
+    texts_of,
+    texts_of_line,
+)
 
-OPEN = frozenset({"submitted", "working"})
-STATES = OPEN | {
-    "input_required",
-    "auth_required",
-    "completed",
-    "failed",
-    "canceled",
-    "rejected",
-}
+STATES = OPEN | PAUSED | {"auth_required", "completed", "failed", "canceled", "rejected"}
 DELETED = "session deleted"
 _BROKEN = re.compile(r"session store( '[^']*')? failed")
 """What a server says of its store beyond an outage, which is no anomaly and has the status 503."""
@@ -41,50 +46,22 @@ HANDED_OVER = "handed over"
 """In place of the replica that runs a turn, while there is none."""
 
 
-class Kind(StrEnum):
-    LOST = "an acknowledged turn is lost"
-    CHANGED = "a turn changed after it had ended"
-    DISAGREE = "answers to one message differ"
-    REFUSED = "a message was refused"
-    FALSE_DELETE = "a deletion was reported that nobody asked for"
-    UNSAVED = "the model was asked what is not stored"
-    TWICE = "a message was answered twice"
-    RETRIES = "the tries of a message do not follow one another"
-    SPLIT = "a turn's messages do not stand together"
-    CONTEXT = "the model was sent another context than the turn has"
-    GAP = "sequence numbers have a gap"
-    WAITING = "the counter of waiting messages is wrong"
-    ORDER = "turns are not in order"
-    LEASE = "lease and turns do not fit together"
-    OPEN = "a turn was left open"
-    MARK = "a turn that has no answer is not marked so"
-    FOREIGN = "a text stands in another's session"
-    FORMER_LIFE = "a deleted session goes on"
-
-
-@dataclass(frozen=True, slots=True)
-class Anomaly:
-    kind: Kind
-    place: Place | None
-    what: str
-
-    def __str__(self) -> str:
-        where = f" in {'/'.join(self.place)}" if self.place else ""
-        return f"{self.kind}{where}: {self.what}"
-
-
 @dataclass(slots=True)
 class Checker:
     """Remembers how turns ended between its looks."""
 
-    ended: dict[tuple[Place, str], tuple[TurnRow, str, float]] = field(default_factory=dict)
-    """Row, reply, and when it was seen."""
+    ended: dict[tuple[Place, str, int], tuple[str, float]] = field(default_factory=dict)
+    """By turn and the seq of the run: how it ended, and when that was seen."""
 
     def check(self, history: History, snapshot: Snapshot, *, final: bool = False) -> list[Anomaly]:
         """Of the places that the snapshot was taken of, and those of the history that it has no rows of."""
         found = [
             Anomaly(Kind.FOREIGN, None, f"model call {call.number} was asked {call.text!r}")
             for call in history.strange_calls
+        ]
+        found += [
+            Anomaly(Kind.FOREIGN, None, f"{run.tool} was called with {run.key!r}")
+            for run in history.strange_runs
         ]
         places = set(snapshot.places) | (set(history.places) if final else set())
         for place in sorted(places):
@@ -98,23 +75,21 @@ class Checker:
         return found
 
     def _changes(self, look: "Look") -> Iterator[str]:
-        for turn in look.rows.turns.values():
-            if turn.state in OPEN:
+        place = look.told.place
+        now = {
+            (place, run.turn_id, run.seq): f"{run.state} ({run.reason}) with {run.reply!r}"
+            for run in look.runs
+            if run.state not in OPEN
+        }
+        for key, (was, seen) in list(self.ended.items()):
+            if key[0] != place or now.get(key) == was:
                 continue
-            key, reply = (look.told.place, turn.id), look.reply_of(turn)
-            if before := self.ended.get(key):
-                was, said, _ = before
-                if (was.state, was.reason, said) != (turn.state, turn.reason, reply):
-                    yield (
-                        f"turn {turn.id} was {was.state} ({was.reason}) with {said!r}"
-                        f" and is {turn.state} ({turn.reason}) with {reply!r}"
-                    )
-            self.ended[key] = (turn, reply, look.since)
-        for (place, turn_id), (was, _, seen) in list(self.ended.items()):
-            if place == look.told.place and turn_id not in look.rows.turns:
-                del self.ended[place, turn_id]
-                if not look.told.maybe_deleted(seen, look.until):
-                    yield f"turn {turn_id} was {was.state} and is gone"
+            del self.ended[key]
+            if key in now:
+                yield f"turn {key[1]} was {was} and is {now[key]}"
+            elif not look.told.maybe_deleted(seen, look.until):
+                yield f"turn {key[1]} was {was} and is gone"
+        self.ended.update({key: (is_, look.since) for key, is_ in now.items()})
 
 
 @dataclass(slots=True)
@@ -127,17 +102,15 @@ class Look:
     until: float
     calls: Mapping[int, ModelCall]
     """All of the run, by number."""
-    by_turn: dict[str, list[MessageRow]] = field(init=False)
-    """Those that have begun, by seq."""
     begun: list[MessageRow] = field(init=False)
+    """By seq."""
+    runs: list[Run] = field(init=False)
+    contexts: Contexts = field(init=False)
 
     def __post_init__(self) -> None:
-        self.begun = sorted(
-            (row for row in self.rows.messages if row.seq is not None), key=lambda row: row.seq or 0
-        )
-        self.by_turn = {}
-        for row in self.begun:
-            self.by_turn.setdefault(row.turn_id, []).append(row)
+        self.runs = runs_of(self.rows)
+        self.begun = sorted((row for run in self.runs for row in run.rows), key=lambda row: row.seq or 0)
+        self.contexts = Contexts(self.rows.messages, self.runs)
 
     def anomalies(self, *, final: bool) -> Iterator[tuple[Kind, str]]:
         yield from self._acknowledged()
@@ -153,12 +126,9 @@ class Look:
         yield from self._marks()
         yield from self._texts()
         yield from self._former_life()
+        yield from tool_rules.anomalies(self.told, self.rows, self.since, self.until)
         if final:
             yield from self._nothing_open()
-
-    def reply_of(self, turn: TurnRow) -> str:
-        rows = self.by_turn.get(turn.id, [])
-        return rows[-1].text if rows and rows[-1].role == AGENT else ""
 
     # --- promises 1 and 3: what clients were told
 
@@ -169,18 +139,17 @@ class Look:
             if answer.reason == DELETED:
                 yield Kind.FALSE_DELETE, f"{send.text} got it as its answer"
                 continue
-            turn = self.rows.turns.get(answer.turn_id)
-            if turn is None:
+            run = self._run_of(answer.turn_id, send.text)
+            if run is None:
                 yield Kind.LOST, f"{send.text} was {answer.state} as {answer.turn_id}, which is not there"
-            elif turn.state != answer.state:
-                yield Kind.CHANGED, f"{send.text} was answered {answer.state}, but {turn.id} is {turn.state}"
-            elif turn.state == "completed":
-                yield from self._stored_whole(send, answer, turn)
+            elif run.state != answer.state:
+                said = f"{send.text} was answered {answer.state}"
+                yield Kind.CHANGED, f"{said}, but {run.turn_id} is {run.state} ({run.reason})"
+            elif run.state in ANSWERED and run.reply != answer.reply:
+                yield Kind.LOST, f"{send.text} was answered {answer.reply!r}, its turn says {run.reply!r}"
 
-    def _stored_whole(self, send: Send, answer: Answer, turn: TurnRow) -> Iterator[tuple[Kind, str]]:
-        said = [(row.role, row.text) for row in self.by_turn.get(turn.id, [])]
-        if said != [(USER, send.text), (AGENT, answer.reply)]:
-            yield Kind.LOST, f"{send.text} was answered {answer.reply!r}, but its turn is {said}"
+    def _run_of(self, turn_id: str, text: str) -> Run | None:
+        return next((run for run in self.runs if (run.turn_id, run.asked.text) == (turn_id, text)), None)
 
     def _answers_agree(self) -> Iterator[tuple[Kind, str]]:
         for text, sends in self.told.sends.items():
@@ -189,14 +158,13 @@ class Look:
                 start, end = min(one.start, other.start), max(one.end, other.end)
                 if self.told.maybe_deleted(start, end):
                     continue
-                states = {first.state, second.state}
-                if states == {"completed"}:
-                    differ = (first.turn_id, first.reply) != (second.turn_id, second.reply)
+                if _is_settled(first) and _is_settled(second):
+                    differ = first != second
                 else:
-                    # A failure may be tried again; what is completed stays so.
-                    done, after = (one, other) if first.state == "completed" else (other, one)
-                    differ = first.turn_id == second.turn_id and len(states) > 1
-                    differ |= "completed" in states and done.end < after.start
+                    # Another failure may be tried again.
+                    done, after = (one, other) if _is_settled(first) else (other, one)
+                    differ = first.turn_id == second.turn_id and first.state != second.state
+                    differ |= (_is_settled(first) or _is_settled(second)) and done.end < after.start
                 if differ:
                     yield Kind.DISAGREE, f"{text}: {first} and {second}"
 
@@ -213,8 +181,7 @@ class Look:
         for call in self.told.calls:
             if call.at > self.since or call.text in stored:
                 continue
-            start = min((send.start for send in self.told.sends.get(call.text, [])), default=0.0)
-            if not self.told.maybe_deleted(start, self.until):
+            if not self.told.maybe_deleted(self.told.first_sent(call.text), self.until):
                 yield Kind.UNSAVED, f"{call.text} by call {call.number}"
 
     # --- promise 3: once for each message id
@@ -225,116 +192,89 @@ class Look:
             if row.role == USER:
                 tries.setdefault(row.text, []).append(row)
         for text, rows in tries.items():
-            turns = [self.rows.turns.get(row.turn_id) for row in rows]
-            if None in turns:
+            if any(row.turn_id not in self.rows.turns for row in rows):
                 yield Kind.RETRIES, f"{text} is of a turn that is not there"
                 continue
-            known = [turn for turn in turns if turn]
-            if sum(turn.state == "completed" for turn in known) > 1:
-                yield Kind.TWICE, f"{text}: turns {[turn.id for turn in known]}"
+            ends = [self._end_of(row) for row in rows]
+            if sum(state in ANSWERED for state, _ in ends) > 1:
+                yield Kind.TWICE, f"{text}: turns {[row.turn_id for row in rows]}"
             if [row.retry for row in rows] != list(range(len(rows))):
                 yield Kind.RETRIES, f"{text}: {[row.retry for row in rows]}"
-            if any(turn.state in OPEN | {"completed"} for turn in known[:-1]):
-                yield Kind.RETRIES, f"{text} was tried again after {[turn.state for turn in known]}"
-            if [turn.superseded for turn in known] != [True] * (len(known) - 1) + [False]:
-                yield Kind.RETRIES, f"{text}: superseded {[turn.superseded for turn in known]}"
-        replies = Counter(row.text for row in self.rows.messages if row.role == AGENT)
-        for reply, times in replies.items():
+            if any(state in OPEN or is_settled(state, reason) for state, reason in ends[:-1]):
+                yield Kind.RETRIES, f"{text} was tried again after {ends}"
+            yield from self._superseded(rows)
+        said = Counter(row.text for row in self.rows.messages if row.role == AGENT and row.text)
+        said += Counter(call.key for row in self.rows.messages for call in row.calls)
+        for reply, times in said.items():
             if times > 1:
                 yield Kind.TWICE, f"{reply!r} is stored {times} times"
+
+    def _end_of(self, row: MessageRow) -> tuple[str, str | None]:
+        """State and reason of what the message led to."""
+        if row.waits:
+            return "submitted", None
+        if row.run_state is not None:
+            return row.run_state, None
+        turn = self.rows.turns[row.turn_id]
+        return turn.state, turn.reason
+
+    def _superseded(self, rows: list[MessageRow]) -> Iterator[tuple[Kind, str]]:
+        """`rows` are the tries of one message."""
+        for row in rows:
+            turn = self.rows.turns[row.turn_id]
+            # Where its turn went on after it, or never took it, others decide.
+            decides = row.seq is not None and row.run_state is None
+            if decides and turn.superseded != (row is not rows[-1]):
+                yield Kind.RETRIES, f"{row.text}: turn {turn.id} is superseded: {turn.superseded}"
 
     # --- promise 4: one turn at a time, and what it was sent
 
     def _runs(self) -> Iterator[tuple[Kind, str]]:
-        runs = Counter(turn_id for turn_id, _ in groupby(self.begun, key=lambda row: row.turn_id))
-        for turn_id, times in runs.items():
+        number = {id(row): n for n, run in enumerate(self.runs) for row in run.rows}
+        stands = Counter(n for n, _ in groupby(self.begun, key=lambda row: number[id(row)]))
+        for n, times in stands.items():
             if times > 1:
-                yield Kind.SPLIT, f"turn {turn_id} stands in {times} places"
-        for turn_id, rows in self.by_turn.items():
-            turn = self.rows.turns.get(turn_id)
-            if turn is None:
-                yield Kind.SPLIT, f"seq {rows[0].seq} is of turn {turn_id}, which is not there"
-                continue
-            roles = [row.role for row in rows]
-            if roles != ([USER, AGENT] if turn.state == "completed" else [USER]):
-                yield Kind.SPLIT, f"turn {turn_id} is {turn.state} and has the roles {roles}"
-            last = rows[-1].seq if turn.state not in OPEN else None
-            if (turn.first_seq, turn.last_seq) != (rows[0].seq, last):
-                says = f"turn {turn_id} says {turn.first_seq} to {turn.last_seq}"
-                yield Kind.SPLIT, f"{says}, its messages are {[row.seq for row in rows]}"
+                yield Kind.SPLIT, f"a run of turn {self.runs[n].turn_id} stands in {times} places"
+        for run in self.runs:
+            if run.turn is None:
+                yield Kind.SPLIT, f"seq {run.seq} is of turn {run.turn_id}, which is not there"
+            elif fault := fault_of(run):
+                yield Kind.SPLIT, f"turn {run.turn_id}, seq {run.seq}, {fault}"
+        by_turn: dict[str, list[tuple[int, int | None]]] = {}
+        for run in self.runs:
+            last = run.rows[-1].seq if run.state not in OPEN else None
+            by_turn.setdefault(run.turn_id, []).append((run.seq, last))
         for turn in self.rows.turns.values():
-            if turn.state == "completed" and turn.id not in self.by_turn:
-                yield Kind.SPLIT, f"turn {turn.id} is completed and has no messages"
+            says = [*turn.earlier_runs, *([(turn.first_seq, turn.last_seq)] if turn.first_seq else [])]
+            if says != by_turn.get(turn.id, []):
+                yield Kind.SPLIT, f"turn {turn.id} says {says}, its messages are {by_turn.get(turn.id)}"
+            if turn.state in ANSWERED and turn.id not in by_turn:
+                yield Kind.SPLIT, f"turn {turn.id} is {turn.state} and has no messages"
 
     def _contexts(self) -> Iterator[tuple[Kind, str]]:
-        asked: dict[str, list[list[MessageRow]]] = {}
-        for turn_id, rows in self.by_turn.items():
-            asked.setdefault(rows[0].text, []).append(rows)
-            turn = self.rows.turns.get(turn_id)
-            if turn is None or turn.state != "completed" or rows[-1].role != AGENT:
-                continue
-            reply = parse_reply(rows[-1].text)
-            call = self.calls.get(reply.call) if reply else None
-            if call is None or call.text != rows[0].text:
-                yield Kind.CONTEXT, f"{rows[0].text} was answered {rows[-1].text!r}, which was not said to it"
-            elif not self._fits(call, rows[0]):
-                yield Kind.CONTEXT, self._difference(call, rows[0])
+        asked: dict[str, list[Run]] = {}
+        for run in self.runs:
+            asked.setdefault(run.asked.text, []).append(run)
+            for steps, row in enumerate(run.rows):
+                if row.role == AGENT:
+                    yield from self._said_by_model(run, steps, row)
         for call in self.told.calls:
             tries = asked.get(call.text, [])
-            if call.at > self.since or not tries or any(self._fits(call, rows[0]) for rows in tries):
+            if call.at > self.since or not tries:
                 continue
-            start = min((send.start for send in self.told.sends.get(call.text, [])), default=0.0)
-            if not self.told.maybe_deleted(start, self.until):
-                yield Kind.CONTEXT, self._difference(call, tries[-1][0])
-
-    def _fits(self, call: ModelCall, asked: MessageRow) -> bool:
-        sent = list(call.lines)
-        for line, sure in [*self._context(asked), (Line("user", asked.text), True)]:
-            if sent and sent[0] == line:
-                sent.pop(0)
-            elif sure:
-                return False
-        return not sent
-
-    def _difference(self, call: ModelCall, asked: MessageRow) -> str:
-        wanted = [line for line, sure in self._context(asked) if sure]
-        extra = [line for line in call.lines if line not in wanted]
-        missing = [line for line in wanted if line not in call.lines]
-        return (
-            f"{asked.text} (seq {asked.seq}) by call {call.number}: beyond what precedes it {extra},"
-            f" missing {missing}{'' if extra[1:] or missing else ', or in another order'}"
-        )
-
-    def _context(self, asked: MessageRow) -> Iterator[tuple[Line, bool]]:
-        """What precedes a turn; False for what it may have been sent or not."""
-        for turn_id, rows in self.by_turn.items():
-            if (rows[0].seq or 0) >= (asked.seq or 0):
-                return
-            turn = self.rows.turns.get(turn_id)
-            if turn is None:
+            if any(self.contexts.fit_somewhere(call, run) for run in tries):
                 continue
-            if turn.state == "completed":
-                yield Line("user", rows[0].text), True
-                yield from ((Line("assistant", row.text), True) for row in rows[1:])
-            else:
-                line = Line("user", rows[0].text, turn.reason or turn.state)
-                known = self._was_superseded(rows[0], asked)
-                if known is not True:
-                    yield line, known is False
+            if not self.told.maybe_deleted(self.told.first_sent(call.text), self.until):
+                yield Kind.CONTEXT, self.contexts.difference(call, tries[-1], len(tries[-1].rows))
 
-    def _was_superseded(self, row: MessageRow, asked: MessageRow) -> bool | None:
-        """Whether the message was taken again before the asked one was run; None if nobody can tell."""
-        later = [other for other in self.rows.messages if other.text == row.text and other.retry > row.retry]
-        if not later:
-            return False
-        again = min(later, key=lambda other: other.retry)
-        if again.seq is not None and again.seq <= (asked.seq or 0):
-            return True
-        # It came later. If it waited then, it may have been taken while the asked one waited, too, or between
-        # two attempts of it.
-        turn = self.rows.turns.get(asked.turn_id)
-        ran_later = asked.ticket is not None or (turn is not None and turn.attempt > 1)
-        return None if again.ticket is not None and ran_later else False
+    def _said_by_model(self, run: Run, steps: int, row: MessageRow) -> Iterator[tuple[Kind, str]]:
+        call = self.calls.get(model_call_of(row) or 0)
+        calls = tuple((each.name, each.key) for each in row.calls)
+        if call is None or call.text != run.asked.text or call.asks_for != calls:
+            said = f"{run.asked.text} was answered {row.text!r} and {calls}"
+            yield Kind.CONTEXT, f"{said}, which was not said to it"
+        elif not self.contexts.fit(call, run, steps):
+            yield Kind.CONTEXT, self.contexts.difference(call, run, steps)
 
     # --- promise 5: the database's order
 
@@ -357,11 +297,11 @@ class Look:
         if any(one >= other for one, other in pairwise(tickets)):
             yield Kind.ORDER, f"tickets were called in the order {tickets}"
         latest = 0.0
-        for turn_id, rows in self.by_turn.items():
-            sends = self.told.sends.get(rows[0].text, [])
-            answered = [send.end for send in sends if send.answer and send.answer.turn_id == turn_id]
+        for run in self.runs:
+            sends = self.told.sends.get(run.asked.text, [])
+            answered = [send.end for send in sends if send.answer and send.answer.turn_id == run.turn_id]
             if answered and min(answered) < latest:
-                yield Kind.ORDER, f"{rows[0].text} was answered before those that precede it were sent"
+                yield Kind.ORDER, f"{run.asked.text} was answered before those that precede it were sent"
             # A repeat may have been the one that was stored, so only the first is sure to come earlier.
             latest = max(latest, min((send.start for send in sends), default=0.0))
 
@@ -386,14 +326,19 @@ class Look:
                 yield Kind.LEASE, f"turn {turn.id} is {turn.state}, its message waits: {waits}"
 
     def _marks(self) -> Iterator[tuple[Kind, str]]:
-        for turn_id, rows in self.by_turn.items():
-            turn = self.rows.turns.get(turn_id)
+        for run in self.runs:
+            turn = run.turn
             if turn is None:
                 continue
-            wanted = None if turn.state in OPEN | {"completed"} else turn.reason or turn.state
-            marks = {row.unanswered for row in rows}
-            if marks != {SUPERSEDED if turn.superseded else wanted}:
-                yield Kind.MARK, f"turn {turn_id} is {turn.state} ({turn.reason}), its messages say {marks}"
+            if turn.superseded:
+                wanted: str | None = SUPERSEDED
+            elif turn.state in OPEN:
+                wanted = None if run.is_last else WAITING_FOR_INPUT
+            else:
+                wanted = None if turn.state == "completed" else turn.reason or turn.state
+            marks = {row.unanswered for row in run.rows}
+            if marks != {wanted}:
+                yield Kind.MARK, f"turn {turn.id} is {turn.state} ({turn.reason}), its messages say {marks}"
 
     def _nothing_open(self) -> Iterator[tuple[Kind, str]]:
         session = self.rows.session
@@ -407,15 +352,19 @@ class Look:
 
     def _texts(self) -> Iterator[tuple[Kind, str]]:
         for row in self.rows.messages:
-            reply = parse_reply(row.text) if row.role == AGENT else None
-            text = reply.text if reply else row.text
-            if place_of(text) != self.told.place or (row.role == AGENT) != (reply is not None):
-                yield Kind.FOREIGN, f"seq {row.seq} is {row.text!r}"
-            elif text not in self.told.sends:
-                yield Kind.FOREIGN, f"nobody said {text!r}, seq {row.seq}"
+            for text in texts_of(row):
+                if text is None or place_of(text) != self.told.place:
+                    yield Kind.FOREIGN, f"seq {row.seq} is {row.text!r}, {row.calls}, {row.result}"
+                elif text not in self.told.sends:
+                    yield Kind.FOREIGN, f"nobody said {text!r}, seq {row.seq}"
+        for run in self.runs:
+            if {text for row in run.rows for text in texts_of(row)} != {run.asked.text}:
+                yield Kind.FOREIGN, f"what turn {run.turn_id} did is not for {run.asked.text} alone"
         for call in self.told.calls:
             for line in call.lines:
-                if place_of(_said(line)) != self.told.place or call.agent != self.told.place.agent:
+                texts = list(texts_of_line(line))
+                strange = any(text is None or place_of(text) != self.told.place for text in texts)
+                if strange or call.agent != self.told.place.agent:
                     yield Kind.FOREIGN, f"call {call.number} of {call.agent} for {call.text} was sent {line}"
 
     def _former_life(self) -> Iterator[tuple[Kind, str]]:
@@ -427,13 +376,12 @@ class Look:
         old = self.told.surely_before(delete)
         if delete.end < self.since:
             for row in self.rows.messages:
-                reply = parse_reply(row.text)
-                if (reply.text if reply else row.text) in old:
-                    yield Kind.FORMER_LIFE, f"{row.text!r} is stored as seq {row.seq}"
+                if old.intersection(texts_of(row)):
+                    yield Kind.FORMER_LIFE, f"{row.text!r}, {row.calls} is stored as seq {row.seq}"
         for call in self.told.calls:
             if call.at > delete.end and self.told.surely_after(call.text, delete):
                 for line in call.lines:
-                    if _said(line) in old:
+                    if old.intersection(texts_of_line(line)):
                         yield Kind.FORMER_LIFE, f"call {call.number} for {call.text} was sent {line}"
 
     def _answered(self) -> Iterator[tuple[Send, Answer]]:
@@ -443,7 +391,5 @@ class Look:
                     yield send, send.answer
 
 
-def _said(line: Line) -> str:
-    """The client's text that it is, or that it answers."""
-    reply = parse_reply(line.text) if line.role == "assistant" else None
-    return reply.text if reply else line.text
+def _is_settled(answer: Answer) -> bool:
+    return is_settled(answer.state, answer.reason)

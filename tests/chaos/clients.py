@@ -33,7 +33,7 @@ _STREAMS = 0.4
 _BREAKS = 0.15
 """How likely a stream is broken off after an event."""
 _HOT = 4
-"""How much more often the first place is chosen, so that messages wait there."""
+"""How much more often two of the places are chosen, so that messages wait there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,8 @@ class Clients:
         places = [
             Place(agent, user, session) for session in self._sessions for agent in AGENTS for user in USERS
         ]
-        return (rng or self._rng).choices(places, [_HOT] + [1] * (len(places) - 1))[0]
+        hot = {Place(agent, USERS[0], self._sessions[0]) for agent in (AGENTS[0], AGENTS[-1])}
+        return (rng or self._rng).choices(places, [_HOT if place in hot else 1 for place in places])[0]
 
     async def work(self) -> None:
         """Until `stopping`; what was begun then is still brought to its end."""

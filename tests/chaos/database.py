@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.chaos.history import Place
+from tests.chaos.history import Place, ToolCall, ToolResult
 
-USER, AGENT = 1, 2
+USER, AGENT, NEITHER = 1, 2, 0
 
 
 class SessionRow(NamedTuple):
@@ -29,6 +29,8 @@ class TurnRow(NamedTuple):
     last_seq: int | None
     replica_id: str | None
     attempt: int
+    earlier_runs: tuple[tuple[int, int], ...] = ()
+    """First and last seq of each that a pause ended."""
 
 
 class MessageRow(NamedTuple):
@@ -41,6 +43,13 @@ class MessageRow(NamedTuple):
     ticket: int | None
     run_state: str | None
     unanswered: str | None
+    calls: tuple[ToolCall, ...] = ()
+    """What the agent called."""
+    harmless: tuple[bool, ...] = ()
+    """Whether each of them is stored as one that may be made again."""
+    result: ToolResult | None = None
+    failed: bool = False
+    """The result is an error."""
 
     @property
     def waits(self) -> bool:
@@ -82,7 +91,7 @@ _SESSIONS = """
   SELECT agent_id, user_id, id, last_seq, next_ticket, waiting, lease_owner, lease_turn_id FROM sessions"""
 _TURNS = """
   SELECT agent_id, user_id, session_id, id, state, reason, superseded, first_seq, last_seq, replica_id,
-    attempt
+    attempt, earlier_runs
   FROM turns"""
 _MESSAGES = """
   SELECT agent_id, user_id, session_id, turn_id, seq, message_id, retry, role, content, ticket, run_state,
@@ -130,10 +139,11 @@ def assemble(since: float, until: float, found: Sequence[Sequence[tuple[Any, ...
     for row in sessions:
         places[Place(*row[:3])].session = SessionRow(*row[3:])
     for row in turns:
-        places[Place(*row[:3])].turns[row[3]] = TurnRow(*row[3:])
+        turn = TurnRow(*row[3:])
+        earlier = tuple((first, last) for first, last in json.loads(str(turn.earlier_runs or "[]")))
+        places[Place(*row[:3])].turns[turn.id] = turn._replace(earlier_runs=earlier)
     for row in messages:
-        message = MessageRow(*row[3:])
-        places[Place(*row[:3])].messages.append(message._replace(text=_text(message.text)))
+        places[Place(*row[:3])].messages.append(_read(MessageRow(*row[3:])))
     return Snapshot(since, until, dict(places), [replica for (replica,) in replicas])
 
 
@@ -152,5 +162,15 @@ def _literal(name: str) -> str:
     return f"'{name}'"
 
 
-def _text(content: str) -> str:
-    return "".join(part["text"] for part in json.loads(content))
+def _read(row: MessageRow) -> MessageRow:
+    """With what its content says."""
+    parts = json.loads(row.text)
+    calls = [part["tool_call"] for part in parts if "tool_call" in part]
+    results = [part["tool_result"] for part in parts if "tool_result" in part]
+    return row._replace(
+        text="".join(part["text"] for part in parts if "text" in part),
+        calls=tuple(ToolCall(call["id"], call["name"], call["arguments"]) for call in calls),
+        harmless=tuple(call.get("idempotent", False) for call in calls),
+        result=ToolResult(results[0]["call_id"], results[0]["text"]) if results else None,
+        failed=any(result.get("is_error", False) for result in results),
+    )

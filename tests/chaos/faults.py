@@ -51,6 +51,8 @@ _BLOW_UPON_BLOW = 0.3
 """How likely a fault does not wait until clients have had answers after the last one."""
 _KILL_DURING_A_START = 0.15
 """How likely a server may be killed while another is starting."""
+_IN_A_CALL = 0.25
+"""How likely a server is killed, stopped or frozen just after one of its tools had its effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class PlannedFault:
     at_once: bool
     """Whether or not clients have had answers since."""
     during_a_start: bool
+    in_a_call: bool
+    """Of a tool, between its effect and its result."""
     seed: str
     """Of what is chosen when it is made: whose, for how long."""
 
@@ -79,5 +83,6 @@ def plan(database: DatabaseName, faults: int, seed: int) -> Iterator[PlannedFaul
             rng.expovariate(1 / _BETWEEN_FAULTS),
             rng.random() < _BLOW_UPON_BLOW,
             rng.random() < _KILL_DURING_A_START,
+            rng.random() < _IN_A_CALL,
             own,
         )

@@ -3,12 +3,15 @@
 Times are seconds of the harness's monotonic clock, so they order everything that happened in its process.
 """
 
+import json
 import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from tests.chaos.ledger import ToolRun
 
 
 class Place(NamedTuple):
@@ -44,6 +47,63 @@ class Reply(NamedTuple):
 def parse_reply(reply: str) -> Reply | None:
     found = re.fullmatch(r"reply (\d+) to (\S+)", reply)
     return Reply(int(found[1]), found[2]) if found else None
+
+
+def step_to(text: str, call: int) -> str:
+    """What the model says beside the calls of tools."""
+    return f"step {call} to {text}"
+
+
+def key_of(text: str, call: int, number: int) -> str:
+    """The argument of a tool call: unique, and it tells in which of the model's calls it was made."""
+    return f"{text}#{call}.{number}"
+
+
+def parse_step(said: str) -> Reply | None:
+    found = re.fullmatch(r"step (\d+) to (\S+)", said)
+    return Reply(int(found[1]), found[2]) if found else None
+
+
+class Key(NamedTuple):
+    text: str
+    call: int
+    number: int
+
+
+def parse_key(key: str) -> Key | None:
+    found = re.fullmatch(r"(\S+)#(\d+)\.(\d+)", key)
+    return Key(found[1], int(found[2]), int(found[3])) if found else None
+
+
+def arguments_of(key: str) -> str:
+    # As every client of a model writes JSON anew, so that what is sent looks like what is stored.
+    return json.dumps({"key": key}, separators=(",", ":"))
+
+
+def key_in(arguments: str) -> str:
+    """Of a call's arguments; '' if there is none."""
+    try:
+        value = json.loads(arguments)
+    except ValueError:
+        return ""
+    return str(value.get("key", "")) if isinstance(value, dict) else ""
+
+
+class ToolCall(NamedTuple):
+    """As the model is sent it, and as it is stored."""
+
+    id: str
+    name: str
+    arguments: str
+
+    @property
+    def key(self) -> str:
+        return key_in(self.arguments)
+
+
+class ToolResult(NamedTuple):
+    call_id: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +145,14 @@ class Line(NamedTuple):
     """One message that the model was sent."""
 
     role: str
-    """user or assistant; else it is what nobody should have sent."""
+    """user, assistant or tool; else it is what nobody should have sent."""
     text: str
     marker: str | None = None
     """Why the message was not answered, as the model is told."""
+    calls: tuple[ToolCall, ...] = ()
+    """By the assistant."""
+    call_id: str | None = None
+    """Whose result it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +162,13 @@ class ModelCall:
     agent: str
     """By the name of the model, of which each agent has its own."""
     lines: tuple[Line, ...]
+    asks_for: tuple[tuple[str, str], ...] = ()
+    """The tool calls that it was answered with: names and keys."""
 
     @property
     def text(self) -> str:
         """What was asked."""
-        return self.lines[-1].text if self.lines else ""
+        return next((line.text for line in reversed(self.lines) if line.role == "user"), "")
 
 
 @dataclass(slots=True)
@@ -113,6 +179,8 @@ class PlaceHistory:
     deletes: list[Delete] = field(default_factory=list)
     calls: list[ModelCall] = field(default_factory=list)
     """By what they were asked."""
+    tool_runs: dict[str, list[ToolRun]] = field(default_factory=lambda: defaultdict(list))
+    """By key."""
 
     def maybe_deleted(self, after: float, before: float) -> bool:
         """A deletion may have happened between these times."""
@@ -120,6 +188,10 @@ class PlaceHistory:
             delete.found is not False and delete.end >= after and delete.start <= before
             for delete in self.deletes
         )
+
+    def first_sent(self, text: str) -> float:
+        """When; the beginning of time if nobody sent it."""
+        return min((send.start for send in self.sends.get(text, [])), default=0.0)
 
     def surely_before(self, delete: Delete) -> set[str]:
         """The texts that nothing can have brought to the store after the deletion began."""
@@ -138,6 +210,8 @@ class History:
         self.calls: dict[int, ModelCall] = {}
         self.strange_calls: list[ModelCall] = []
         """The model was asked what no client said."""
+        self.strange_runs: list[ToolRun] = []
+        """A tool was run as no client's message can have asked for."""
         self.sends = 0
         self.acknowledged = 0
         self._touched: set[Place] = set()
@@ -162,6 +236,14 @@ class History:
             self.strange_calls.append(call)
         else:
             self.at(place).calls.append(call)
+
+    def tool_ran(self, run: ToolRun) -> None:
+        key = parse_key(run.key)
+        place = place_of(key.text) if key else None
+        if place is None or place not in self.places:
+            self.strange_runs.append(run)
+        else:
+            self.at(place).tool_runs[run.key].append(run)
 
     def take_touched(self) -> set[Place]:
         """The places where something happened since this was last asked, or still may happen."""

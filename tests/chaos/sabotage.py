@@ -1,16 +1,19 @@
 """`hector` with one of its safeguards taken out: the suite must find out.
 
-    python -m tests.chaos.sabotage guard|begin|commit|lease|places ARGUMENTS OF HECTOR
+    python -m tests.chaos.sabotage guard|begin|commit|lease|places|calls|results ARGUMENTS OF HECTOR
 
 guard   every write of a turn goes through, whoever has the lease
 begin   a message is judged by what was read before, in a transaction of its own
 commit  a turn whose last commit got no answer is told as ended; on a server only
 lease   a message begins its turn whether or not another runs in its session
 places  a stream that goes on elsewhere tells all of its attempt again
+calls   tools are run before the model's message that calls them is stored
+results calls that have no result are made again, whatever they do
 
 With them go the unique keys that are the second net, and would make errors of the damage.
 """
 
+import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -20,10 +23,13 @@ from sqlalchemy import UniqueConstraint, and_, bindparam
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from hector.cli.main import main
+from hector.domain import recovery
 from hector.domain.admission import SessionFacts
 from hector.domain.events import Told
 from hector.domain.memory import TailLimit
+from hector.domain.messages import ToolCall, ToolMessage
 from hector.domain.turns import Accepted, Arrival, Lease, NewMessage, Outcome, Turn
+from hector.engine.turn import TurnRun
 from hector.server.a2a.narrator import Narrator
 from hector.storage import fused, running, statements, store, turns
 from hector.storage.operations import Operation, Result, Statement
@@ -142,12 +148,35 @@ def without_places() -> None:
     Narrator.tell = tell_all  # type: ignore[method-assign]  # that is the sabotage
 
 
+def without_calls() -> None:
+    store_reply = TurnRun._store_reply
+    one_at_a_time = asyncio.Lock()
+
+    async def store_nothing(self: TurnRun) -> None:
+        """Not yet."""
+
+    async def run_tool(self: TurnRun, call: ToolCall) -> None:
+        ran = await self._toolbox.run(call)
+        async with one_at_a_time:
+            await store_reply(self)
+        await self._append(ToolMessage(ran))
+
+    TurnRun._store_reply = store_nothing  # type: ignore[method-assign]  # that is the sabotage
+    TurnRun._run_tool = run_tool  # type: ignore[method-assign]  # that is the sabotage
+
+
+def without_results() -> None:
+    recovery.unrecorded = lambda own: []
+
+
 SABOTAGES: Mapping[str, Callable[[], None]] = {
     "guard": without_guard,
     "begin": without_begin,
     "commit": without_commit,
     "lease": without_lease,
     "places": without_places,
+    "calls": without_calls,
+    "results": without_results,
 }
 
 if __name__ == "__main__":

@@ -14,11 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.history import Answer
+from tests.chaos.ledger import Ledger
 from tests.chaos.model import instructions_of, model_of
 from tests.chaos.network import Link
 from tests.chaos.stores import Store, Way
+from tests.chaos.tools import LEDGER
 
-AGENTS = ("ant", "bee")
+TOOLS: Mapping[str, Sequence[str]] = {"ant": ("look",), "bee": ("look", "pay"), "cat": ("look", "pay")}
+AGENTS = tuple(TOOLS)
+ON_CRASH: Mapping[str, Mapping[str, str]] = {
+    # By default an agent without tools that have side effects is run on, and another is not.
+    "ant": {},
+    "bee": {"on_crash": "fail"},
+    "cat": {"on_crash": "resume"},
+}
 USERS = ("una", "uwe")
 LEASE_TTL = 1.0
 READY_WITHIN = 30.0
@@ -51,6 +60,8 @@ def configuration(sql: Mapping[str, Any], model_url: str) -> Mapping[str, Any]:
                 "llm": agent,
                 "prompt": instructions_of(agent),
                 "session_store": _STORE,
+                "tools": [f"tests.chaos.tools:{tool}" for tool in TOOLS[agent]],
+                "turns": ON_CRASH[agent],
                 # The whole conversation is sent, so that the model can be asked what it was.
                 "memory": {"working": {"strategy": "buffer_window", "window_size": 100_000}},
             }
@@ -80,6 +91,10 @@ class Server:
         """... because it was told to."""
         self.gone = False
         """Nothing that it has sent to its database can have any effect any more."""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def serving(self) -> bool:
@@ -143,6 +158,7 @@ class Hector:
         self.folder = folder
         self._store = store
         self._model_url = model_url
+        self.ledger = Ledger(folder / "ledger.txt")
         self._without = without
         self._numbers = itertools.count()
         self._started: list[Process] = []
@@ -191,7 +207,7 @@ class Hector:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=PIPE,
                 stderr=stderr,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", LEDGER: str(self.ledger.path)},
             )
         self._started.append(process)
         return process

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, assert_never
@@ -19,6 +19,7 @@ from tests.chaos.clients import Clients
 from tests.chaos.database import Snapshot
 from tests.chaos.faults import TOLD, Fault, PlannedFault, ServerFault, plan, weights
 from tests.chaos.history import History
+from tests.chaos.ledger import Ledger, ToolRun
 from tests.chaos.model import RecordingModel
 from tests.chaos.on_server import OnServer, database_of_its_own
 from tests.chaos.servers import LEASE_TTL, Hector, Server, StartError
@@ -37,6 +38,8 @@ _CALL_EVERY = 5
 """Faults, after which a `hector call` is made that nobody kills."""
 _LONGEST_SILENCE = 0.05
 """Seconds in which answers are lost before the connections break."""
+_PATIENCE_FOR_A_CALL = 1.0
+"""Seconds."""
 _PROGRESS_EVERY = 5.0
 _LONGEST_START, _SECONDS_A_FAULT = 120.0, 10.0
 """What bounds a run; it usually takes a tenth of it."""
@@ -68,6 +71,7 @@ class Report:
     resets: int = 0
     """Streams that were told to begin anew."""
     model_calls: int = 0
+    tool_runs: int = 0
     states: Counter[str] = field(default_factory=Counter)
     """Of the turns that are stored in the end."""
     looks: int = 0
@@ -87,7 +91,7 @@ class Report:
             f"{self.operations:7} requests, {self.repeats} of them repeats",
             f"{self.acknowledged:7} acknowledged, {self.refused} told to try again",
             f"{self.streams:7} streams, {self.reconnects} reconnects, {self.resets} begun anew",
-            f"{self.model_calls:7} model calls; stored turns: {turns}",
+            f"{self.model_calls:7} model calls, {self.tool_runs} runs of tools; stored turns: {turns}",
             f"{self.looks:7} looks at the database",
             f"{len(self.anomalies):7} anomalies",
         ]
@@ -169,6 +173,8 @@ class _Suite:
         self._calls: set[asyncio.Task[Any]] = set()
         self._outage: asyncio.Task[None] | None = None
         """The partition, crash or hang that there is now."""
+        self._calling: ToolRun | None = None
+        """The tool that has just had its effect, whose process is to be hit."""
         self._changed = asyncio.Event()
         """A fault may be possible that was not."""
 
@@ -206,6 +212,9 @@ class _Suite:
             await asyncio.sleep(fault.after)
             if not fault.at_once:
                 await self._clients.until_answered(3, patience=2)
+            self._calling = None
+            if fault.in_a_call and fault.kind in {"kill", "stop", "pause"}:
+                self._calling = await Ledger(self._hector.ledger.path).until_paid(_PATIENCE_FOR_A_CALL)
             due = await self._make_due([*due, fault], leave=_MOST_POSTPONED)
             if self._report.anomalies:
                 return
@@ -240,7 +249,7 @@ class _Suite:
             case "pause":
                 if not self._serving or any(server.paused for server in self._serving):
                     return False
-                _ = self._start(self._pause(rng.choice(self._serving), rng))
+                _ = self._start(self._pause(self._choose(self._serving, rng), rng))
             case "delete":
                 _ = self._start(self._clients.delete(self._clients.choose_place(rng)))
             case "kill call":
@@ -283,7 +292,7 @@ class _Suite:
         serving = [server for server in alive if server.serving]
         if not alive or (len(serving) < SERVERS and not during_a_start):
             return False
-        killed = rng.choice(alive)
+        killed = self._choose(alive, rng)
         killed.kill()
         _ = self._start(self._restart(self._servers.index(killed), killed))
         return True
@@ -292,10 +301,14 @@ class _Suite:
         serving = [server for server in self._serving if not server.paused]
         if len(serving) < SERVERS:
             return False
-        stopped = rng.choice(serving)
+        stopped = self._choose(serving, rng)
         stopped.stop()
         _ = self._start(self._restart(self._servers.index(stopped), stopped))
         return True
+
+    def _choose(self, servers: Sequence[Server], rng: random.Random) -> Server:
+        calling = [server for server in servers if self._calling and server.pid == self._calling.pid]
+        return calling[0] if calling else rng.choice(servers)
 
     async def _restart(self, place: int, killed: Server) -> None:
         self._servers[place] = started = await self._hector.serve()
@@ -374,6 +387,9 @@ class _Suite:
 
     def _judge(self, snapshot: Snapshot, *, final: bool) -> None:
         self._report.looks += 1
+        # After the snapshot, so that what is stored has happened.
+        for tool_run in self._hector.ledger.news():
+            self._history.tool_ran(tool_run)
         found = [*map(str, self._checker.check(self._history, snapshot, final=final)), *self._clients.untrue]
         self._report.anomalies = list(dict.fromkeys([*self._report.anomalies, *found]))
 
@@ -398,7 +414,14 @@ class _Suite:
         report.reconnects = self._clients.reconnects
         report.repeats = history.sends - sum(len(place.sends) for place in history.places.values())
         report.refused = sum(send.refusal is not None for send in sends)
-        report.states.update(turn.state for rows in snapshot.places.values() for turn in rows.turns.values())
+        report.tool_runs = sum(
+            len(runs) for place in history.places.values() for runs in place.tool_runs.values()
+        )
+        report.states.update(
+            turn.state if turn.reason is None else f"{turn.state} ({turn.reason})"
+            for rows in snapshot.places.values()
+            for turn in rows.turns.values()
+        )
 
     async def _stop_cleanly(self) -> None:
         for server in self._servers:

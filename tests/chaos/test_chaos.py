@@ -12,7 +12,11 @@ from tests.chaos.suite import Settings, run
 # On a server many of the faults are outages, which take longer than a death.
 FAULTS: dict[DatabaseName, int] = {"sqlite": 50, "postgres": 30, "mysql": 30}
 SAFEGUARDS: list[tuple[DatabaseName, str]] = [
-    *((database, safeguard) for database in DATABASES for safeguard in ("guard", "begin", "lease", "places")),
+    *(
+        (database, safeguard)
+        for database in DATABASES
+        for safeguard in ("guard", "begin", "lease", "places", "calls", "results")
+    ),
     ("postgres", "commit"),
     ("mysql", "commit"),
 ]

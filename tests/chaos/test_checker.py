@@ -1,121 +1,46 @@
 """The checker sees every kind of damage, and none where there is none: hand-made histories and rows."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import pytest
 
-from tests.chaos.checker import Checker, Kind
-from tests.chaos.database import AGENT, USER, MessageRow, PlaceRows, SessionRow, Snapshot, TurnRow
+from tests.chaos import tool_rules
+from tests.chaos.anomalies import Kind
+from tests.chaos.database import AGENT, USER, MessageRow, PlaceRows, TurnRow
 from tests.chaos.history import (
     Answer,
-    Delete,
-    History,
     Line,
     ModelCall,
     Place,
-    Send,
+    PlaceHistory,
+    ToolCall,
+    ToolResult,
+    arguments_of,
+    key_of,
     parse_reply,
     place_of,
     reply_to,
     text_of,
 )
 from tests.chaos.model import lines_of
-
-HERE = Place("ant", "una", "s")
-ELSEWHERE = Place("ant", "uwe", "s")
-ONE, TWO, THREE, FOUR, FIVE, NEVER = (text_of(HERE, number) for number in range(1, 7))
-
-
-@dataclass
-class World:
-    """One session: answered, crashed, crashed and taken again, and two that waited for their turn."""
-
-    history: History = field(default_factory=History)
-    rows: PlaceRows = field(default_factory=PlaceRows)
-    checker: Checker = field(default_factory=Checker)
-
-    def __post_init__(self) -> None:
-        self.rows.session = SessionRow(10, 2, 0, None, None)
-        one = [Line("user", ONE), Line("assistant", reply_to(ONE, 1))]
-        two = [*one, Line("user", TWO, "crashed")]
-        three = [*two, Line("user", THREE), Line("assistant", reply_to(THREE, 4))]
-        four = [*three, Line("user", FOUR), Line("assistant", reply_to(FOUR, 5))]
-        self._turn("A", ONE, 1, at=1, before=[], call=1)
-        self._turn("B", TWO, 3, at=3, before=one, call=2, crashed=True)
-        self._turn("C", THREE, 4, at=5, before=two, call=3, crashed=True, superseded=True)
-        self._turn("D", THREE, 5, at=7, before=two, call=4, retry=1)
-        self._turn("E", FOUR, 7, at=9, before=three, call=5, ticket=1)
-        self._turn("F", FIVE, 9, at=9, before=four, call=6, ticket=2)
-
-    def _turn(
-        self,
-        turn: str,
-        text: str,
-        seq: int,
-        *,
-        at: float,
-        before: list[Line],
-        call: int,
-        crashed: bool = False,
-        superseded: bool = False,
-        retry: int = 0,
-        ticket: int | None = None,
-    ) -> None:
-        answer = (
-            Answer(turn, "failed", reason="crashed")
-            if crashed
-            else Answer(turn, "completed", reply_to(text, call))
-        )
-        self.history.send(Send(HERE, text, at, at + 1, answer))
-        self.history.call(ModelCall(call, at + 0.5, HERE.agent, (*before, Line("user", text))))
-        reason, last = ("crashed", seq) if crashed else (None, seq + 1)
-        self.rows.turns[turn] = TurnRow(turn, answer.state, reason, superseded, seq, last, None, 1)
-        mark = "superseded" if superseded else reason
-        number = text.rpartition("/")[2]
-        self.rows.messages.append(MessageRow(turn, seq, number, retry, USER, text, ticket, None, mark))
-        if not crashed:
-            said = answer.reply
-            self.rows.messages.append(MessageRow(turn, last, None, 0, AGENT, said, None, None, None))
-
-    def check(self, *, since: float = 100.0) -> set[Kind]:
-        snapshot = Snapshot(since, since + 1, {HERE: self.rows}, [])
-        return {anomaly.kind for anomaly in self.checker.check(self.history, snapshot, final=True)}
-
-    # --- what goes wrong
-
-    def session(self, **changes: Any) -> None:
-        assert self.rows.session
-        self.rows.session = self.rows.session._replace(**changes)
-
-    def turn(self, turn: str, **changes: Any) -> None:
-        self.rows.turns[turn] = self.rows.turns[turn]._replace(**changes)
-
-    def message(self, at: int, **changes: Any) -> None:
-        place = next(n for n, row in enumerate(self.rows.messages) if row.seq == at)
-        self.rows.messages[place] = self.rows.messages[place]._replace(**changes)
-
-    def call(self, number: int, *lines: Line) -> None:
-        """Sent other lines than it was."""
-        calls = self.history.places[HERE].calls
-        place = next(n for n, call in enumerate(calls) if call.number == number)
-        calls[place] = self.history.calls[number] = ModelCall(number, calls[place].at, HERE.agent, lines)
-
-    def lines(self, number: int) -> list[Line]:
-        return list(self.history.calls[number].lines)
-
-    def send(self, text: str, start: float, end: float, answer: Answer | None = None) -> Send:
-        return self.history.send(Send(HERE, text, start, end, answer))
-
-    def delete(self, start: float, end: float, *, found: bool | None = True) -> None:
-        self.history.delete(Delete(HERE, start, end, found))
-
-    def forget(self) -> None:
-        self.rows = PlaceRows()
-
+from tests.chaos.world import (
+    ELSEWHERE,
+    FIVE,
+    FOUR,
+    HERE,
+    NEVER,
+    ONE,
+    SEVEN,
+    SIX,
+    THREE,
+    TWO,
+    ToolWorld,
+    World,
+)
 
 Damage: TypeAlias = Callable[[World], object]
+ToolDamage: TypeAlias = Callable[[ToolWorld], object]
 
 
 def _turn_vanished(world: World) -> None:
@@ -286,12 +211,153 @@ DAMAGES: list[tuple[Kind, Damage]] = [
 ]
 
 
-def test_a_sound_session_has_no_anomaly() -> None:
-    assert World().check() == set()
+def _ran_unstored(world: ToolWorld) -> None:
+    """As if its process had died before it stored what the model said, and after the tool had its effect."""
+    lines = (*world.lines(9)[:-1], Line("user", SEVEN, "tool_unknown"), Line("user", NEVER))
+    world.send(NEVER, 20, 99.9)
+    world.history.call(ModelCall(10, 20.5, HERE.agent, lines, (("look", key_of(NEVER, 10, 1)),)))
+    world.rows.turns["I"] = TurnRow("I", "working", None, False, 18, None, "r", 1)
+    world.rows.messages.append(MessageRow("I", 18, "6", 0, USER, NEVER, None, None, None))
+    world.session(last_seq=18, lease_owner="r", lease_turn_id="I")
+    world.runs("look", key_of(NEVER, 10, 1), at=20.6)
 
 
-def test_the_table_of_damages_has_every_kind() -> None:
-    assert {kind for kind, _ in DAMAGES} == set(Kind)
+def _result_of_another_run(world: ToolWorld) -> None:
+    world.message(13, result=ToolResult("call_1", f"{key_of(SIX, 7, 2)} ran as b2"))
+
+
+def _never_ran(world: ToolWorld) -> None:
+    del world.history.places[HERE].tool_runs[key_of(SIX, 7, 1)]
+
+
+def _results_swapped(world: ToolWorld) -> None:
+    first, second = (next(row for row in world.rows.messages if row.seq == at).result for at in (13, 14))
+    assert first
+    assert second
+    world.message(13, result=first._replace(text=second.text))
+    world.message(14, result=second._replace(text=first.text))
+
+
+def _result_missing(world: ToolWorld) -> None:
+    """The model was asked again before all tools had ended."""
+    world.rows.messages = [row for row in world.rows.messages if row.seq != 14]
+    world.message(15, seq=14)
+    world.message(16, seq=15)
+    world.message(17, seq=16)
+    world.turn("G", last_seq=14)
+    world.turn("H", first_seq=15, last_seq=16)
+    world.session(last_seq=16)
+
+
+def _may_be_repeated(world: ToolWorld) -> None:
+    world.turn("H", reason="crashed")
+    world.message(16, unanswered="crashed")
+    world.message(17, unanswered="crashed")
+    world.history.places[HERE].sends[SEVEN][0].answer = Answer("H", "failed", reason="crashed")
+
+
+def _was_repeated(world: ToolWorld) -> None:
+    """The message of the turn that may have had effects was run again."""
+    world.turn("H", superseded=True)
+    world.message(16, unanswered="superseded")
+    world.message(17, unanswered="superseded")
+    sent = world.lines(9)
+    world._turn("I", SEVEN, 18, at=20, before=sent[:-1], call=10, retry=1)
+    world.session(last_seq=19)
+
+
+def _no_effects(world: ToolWorld) -> None:
+    world.turn("B", reason="tool_unknown")
+    world.message(3, unanswered="tool_unknown")
+    world.history.places[HERE].sends[TWO][0].answer = Answer("B", "failed", reason="tool_unknown")
+    for number in range(4, 10):
+        mark = "tool_unknown"
+        lines = (line._replace(marker=mark) if line.text == TWO else line for line in world.lines(number))
+        world.call(number, *lines)
+
+
+def _own_step_forgotten(world: ToolWorld) -> None:
+    """Run on, it was asked as if it had called nothing yet."""
+    lines = world.lines(8)
+    world.call(8, *lines[:-3])
+
+
+def _own_steps_in_order_of_arrival(world: ToolWorld) -> None:
+    *before, one, other = world.lines(8)
+    world.call(8, *before, other, one)
+
+
+def _called_twice(world: ToolWorld) -> None:
+    world.message(17, calls=(ToolCall("call_0", "pay", arguments_of(key_of(SIX, 7, 2))),))
+
+
+TOOL_DAMAGES: list[tuple[Kind, ToolDamage]] = [
+    (Kind.REPEATED, lambda world: world.runs("pay", key_of(SIX, 7, 2), at=12.9, run="b2")),
+    (Kind.REPEATED, lambda world: world.runs("pay", key_of(SEVEN, 9, 1), at=14, run="b2")),
+    (Kind.UNSTORED, _ran_unstored),
+    (Kind.UNSTORED, lambda world: world.runs("pay", key_of(SIX, 7, 3), at=12)),
+    (Kind.FOREIGN, lambda world: world.runs("pay", key_of(SIX, 7, 3), at=12)),
+    (Kind.FOREIGN, lambda world: world.runs("pay", key_of(NEVER, 7, 3), at=12)),
+    (Kind.FOREIGN, lambda world: world.runs("pay", "whatever", at=12)),
+    (Kind.FOREIGN, lambda world: world.message(17, text=reply_to(text_of(ELSEWHERE, 8), 9))),
+    (Kind.RESULT, _result_of_another_run),
+    (Kind.RESULT, _never_ran),
+    (Kind.RESULT, _results_swapped),
+    (Kind.RESULT, lambda world: world.message(13, failed=True)),
+    (Kind.UNSAFE, _may_be_repeated),
+    (Kind.UNSAFE, lambda world: world.message(17, harmless=(True,))),
+    (Kind.RETRIES, _was_repeated),
+    (Kind.DISAGREE, lambda world: world.send(SEVEN, 30, 31, Answer("I", "failed", reason="crashed"))),
+    (Kind.HARMLESS, _no_effects),
+    (Kind.SPLIT, _result_missing),
+    (Kind.SPLIT, lambda world: world.message(14, result=ToolResult("call_7", ""))),
+    (Kind.CONTEXT, _own_step_forgotten),
+    (Kind.CONTEXT, _own_steps_in_order_of_arrival),
+    (
+        Kind.CONTEXT,
+        lambda world: world.message(12, calls=(ToolCall("call_0", "look", arguments_of(SIX)),) * 2),
+    ),
+    (
+        Kind.TWICE,
+        lambda world: world.message(17, calls=(ToolCall("c", "pay", arguments_of(key_of(SIX, 7, 2))),)),
+    ),
+]
+
+
+@pytest.mark.parametrize("world", [World, ToolWorld])
+def test_a_sound_session_has_no_anomaly(world: type[World]) -> None:
+    assert world().check() == set()
+
+
+def test_the_tables_of_damages_have_every_kind() -> None:
+    # An agent that forbids it has a test of its own.
+    assert {kind for kind, _ in [*DAMAGES, *TOOL_DAMAGES]} == set(Kind) - {Kind.RUN_ON}
+
+
+@pytest.mark.parametrize(("kind", "damage"), TOOL_DAMAGES)
+def test_damage_by_tools_is_found(kind: Kind, damage: ToolDamage) -> None:
+    world = ToolWorld()
+    damage(world)
+    assert kind in world.check()
+
+
+@pytest.mark.parametrize(
+    ("agent", "attempt", "earlier", "kinds"),
+    [
+        ("bee", 1, (), set()),
+        ("bee", 2, (), {Kind.RUN_ON}),
+        ("bee", 2, ((1, 2),), set()),
+        ("bee", 3, ((1, 2),), {Kind.RUN_ON}),
+        ("cat", 2, (), set()),
+    ],
+)
+def test_a_turn_that_is_run_on_against_its_agents_wish_is_found(
+    agent: str, attempt: int, earlier: tuple[tuple[int, int], ...], kinds: set[Kind]
+) -> None:
+    turn = TurnRow("A", "failed", "crashed", False, 3, 3, None, attempt, earlier)
+    rows = PlaceRows(turns={"A": turn})
+    told = PlaceHistory(Place(agent, "una", "s"))
+    assert {kind for kind, _ in tool_rules.anomalies(told, rows, 1, 2)} == kinds
 
 
 @pytest.mark.parametrize(("kind", "damage"), DAMAGES)
@@ -364,6 +430,56 @@ def _taken_again_between_two_attempts(world: World) -> None:
     world.call(5, *world.lines(5)[:2], *world.lines(5)[3:])
 
 
+def _ran_twice_without_harm(world: ToolWorld) -> None:
+    """Another replica took the turn over before the result was stored."""
+    world.runs("look", key_of(SIX, 7, 1), at=11.2, run="b2")
+    world.turn("G", attempt=2)
+
+
+def _never_ran_to_its_end(world: ToolWorld) -> None:
+    """Its process died before the tool had its effect."""
+    del world.history.places[HERE].tool_runs[key_of(SEVEN, 9, 1)]
+
+
+def _deleted_while_it_ran(world: ToolWorld) -> None:
+    world.delete(13.5, 13.6)
+    world.forget()
+
+
+def _ran_after_the_look(world: ToolWorld) -> None:
+    world.history.call(
+        ModelCall(10, 99.5, HERE.agent, tuple(world.lines(9)), (("pay", key_of(SEVEN, 10, 1)),))
+    )
+    world.runs("pay", key_of(SEVEN, 10, 1), at=101)
+
+
+def _told_again(world: ToolWorld) -> None:
+    world.send(SEVEN, 30, 31, Answer("H", "failed", reason="tool_unknown"))
+
+
+def _asked_again_before_anything_was_stored(world: ToolWorld) -> None:
+    """Its first answer was lost with the process that had asked for it."""
+    lines = tuple(world.lines(7))
+    world.history.call(ModelCall(10, 11.4, HERE.agent, lines, (("pay", key_of(SIX, 10, 1)),)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _ran_twice_without_harm,
+        _never_ran_to_its_end,
+        _deleted_while_it_ran,
+        _ran_after_the_look,
+        _told_again,
+        _asked_again_before_anything_was_stored,
+    ],
+)
+def test_what_may_be_with_tools_is_no_anomaly(change: ToolDamage) -> None:
+    world = ToolWorld()
+    change(world)
+    assert world.check() == set()
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -409,6 +525,29 @@ def test_what_the_model_is_sent_is_read_however_it_is_joined() -> None:
         Line("user", THREE),
         Line("assistant", reply_to(THREE, 4)),
         Line("user", FOUR),
+    ]
+
+
+def test_steps_are_read_as_they_were_sent() -> None:
+    keys = [key_of(ONE, 1, 1), key_of(ONE, 1, 2)]
+    calls = [
+        {"id": f"call_{n}", "type": "function", "function": {"name": "look", "arguments": arguments_of(key)}}
+        for n, key in enumerate(keys)
+    ]
+    said: list[dict[str, Any]] = [
+        {"role": "user", "content": ONE},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "call_0", "content": "one"},
+        {"role": "tool", "tool_call_id": "call_1", "content": "two"},
+        {"role": "assistant", "content": "step 2 to that", "tool_calls": calls[:1]},
+    ]
+    made = tuple(ToolCall(f"call_{n}", "look", arguments_of(key)) for n, key in enumerate(keys))
+    assert lines_of(said, "") == [
+        Line("user", ONE),
+        Line("assistant", "", calls=made),
+        Line("tool", "one", call_id="call_0"),
+        Line("tool", "two", call_id="call_1"),
+        Line("assistant", "step 2 to that", calls=made[:1]),
     ]
 
 

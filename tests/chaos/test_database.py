@@ -13,7 +13,7 @@ TABLES = """
   CREATE TABLE sessions (agent_id, user_id, id, last_seq, next_ticket, waiting, lease_owner, lease_turn_id);
   CREATE TABLE turns
     (agent_id, user_id, session_id, id, state, reason, superseded, first_seq, last_seq, replica_id,
-    attempt);
+    attempt, earlier_runs);
   CREATE TABLE messages
     (id INTEGER PRIMARY KEY, agent_id, user_id, session_id, turn_id, seq, message_id, retry, role, content,
     ticket, run_state, unanswered);
@@ -21,7 +21,7 @@ TABLES = """
   INSERT INTO replicas VALUES ('r');
 """
 SESSION = "INSERT INTO sessions VALUES ('ant', 'una', 's', 1, 0, 0, NULL, NULL)"
-TURN = "INSERT INTO turns VALUES ('ant', 'una', 's', 't', 'failed', 'crashed', 0, 1, 1, NULL, 1)"
+TURN = "INSERT INTO turns VALUES ('ant', 'una', 's', 't', 'failed', 'crashed', 0, 1, 1, NULL, 1, NULL)"
 MESSAGE = """
   INSERT INTO messages (agent_id, user_id, session_id, turn_id, seq, message_id, retry, role, content,
     unanswered)

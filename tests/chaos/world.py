@@ -1,0 +1,190 @@
+"""Hand-made histories and rows of one session, in which nothing is wrong until a test damages them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos.anomalies import Kind
+from tests.chaos.checker import Checker
+from tests.chaos.database import AGENT, NEITHER, USER, MessageRow, PlaceRows, SessionRow, Snapshot, TurnRow
+from tests.chaos.history import (
+    Answer,
+    Delete,
+    History,
+    Line,
+    ModelCall,
+    Place,
+    Send,
+    ToolCall,
+    ToolResult,
+    arguments_of,
+    key_of,
+    reply_to,
+    step_to,
+    text_of,
+)
+from tests.chaos.ledger import SIDE_EFFECTS, ToolRun
+
+HERE = Place("ant", "una", "s")
+ELSEWHERE = Place("ant", "uwe", "s")
+ONE, TWO, THREE, FOUR, FIVE, NEVER, SIX, SEVEN = (text_of(HERE, number) for number in range(1, 9))
+
+
+@dataclass
+class World:
+    """One session: answered, crashed, crashed and taken again, and two that waited for their turn."""
+
+    history: History = field(default_factory=History)
+    rows: PlaceRows = field(default_factory=PlaceRows)
+    checker: Checker = field(default_factory=Checker)
+
+    def __post_init__(self) -> None:
+        self.rows.session = SessionRow(10, 2, 0, None, None)
+        one = [Line("user", ONE), Line("assistant", reply_to(ONE, 1))]
+        two = [*one, Line("user", TWO, "crashed")]
+        three = [*two, Line("user", THREE), Line("assistant", reply_to(THREE, 4))]
+        four = [*three, Line("user", FOUR), Line("assistant", reply_to(FOUR, 5))]
+        self._turn("A", ONE, 1, at=1, before=[], call=1)
+        self._turn("B", TWO, 3, at=3, before=one, call=2, crashed=True)
+        self._turn("C", THREE, 4, at=5, before=two, call=3, crashed=True, superseded=True)
+        self._turn("D", THREE, 5, at=7, before=two, call=4, retry=1)
+        self._turn("E", FOUR, 7, at=9, before=three, call=5, ticket=1)
+        self._turn("F", FIVE, 9, at=9, before=four, call=6, ticket=2)
+
+    def _turn(
+        self,
+        turn: str,
+        text: str,
+        seq: int,
+        *,
+        at: float,
+        before: list[Line],
+        call: int,
+        crashed: bool = False,
+        superseded: bool = False,
+        retry: int = 0,
+        ticket: int | None = None,
+    ) -> None:
+        answer = (
+            Answer(turn, "failed", reason="crashed")
+            if crashed
+            else Answer(turn, "completed", reply_to(text, call))
+        )
+        self.history.send(Send(HERE, text, at, at + 1, answer))
+        self.history.call(ModelCall(call, at + 0.5, HERE.agent, (*before, Line("user", text))))
+        reason, last = ("crashed", seq) if crashed else (None, seq + 1)
+        self.rows.turns[turn] = TurnRow(turn, answer.state, reason, superseded, seq, last, None, 1)
+        mark = "superseded" if superseded else reason
+        number = text.rpartition("/")[2]
+        self.rows.messages.append(MessageRow(turn, seq, number, retry, USER, text, ticket, None, mark))
+        if not crashed:
+            said = answer.reply
+            self.rows.messages.append(MessageRow(turn, last, None, 0, AGENT, said, None, None, None))
+
+    def check(self, *, since: float = 100.0) -> set[Kind]:
+        snapshot = Snapshot(since, since + 1, {HERE: self.rows}, [])
+        return {anomaly.kind for anomaly in self.checker.check(self.history, snapshot, final=True)}
+
+    # --- what goes wrong
+
+    def session(self, **changes: Any) -> None:
+        assert self.rows.session
+        self.rows.session = self.rows.session._replace(**changes)
+
+    def turn(self, turn: str, **changes: Any) -> None:
+        self.rows.turns[turn] = self.rows.turns[turn]._replace(**changes)
+
+    def message(self, at: int, **changes: Any) -> None:
+        place = next(n for n, row in enumerate(self.rows.messages) if row.seq == at)
+        self.rows.messages[place] = self.rows.messages[place]._replace(**changes)
+
+    def call(self, number: int, *lines: Line) -> None:
+        """Sent other lines than it was."""
+        calls = self.history.places[HERE].calls
+        place = next(n for n, call in enumerate(calls) if call.number == number)
+        calls[place] = self.history.calls[number] = ModelCall(number, calls[place].at, HERE.agent, lines)
+
+    def lines(self, number: int) -> list[Line]:
+        return list(self.history.calls[number].lines)
+
+    def send(self, text: str, start: float, end: float, answer: Answer | None = None) -> Send:
+        return self.history.send(Send(HERE, text, start, end, answer))
+
+    def delete(self, start: float, end: float, *, found: bool | None = True) -> None:
+        self.history.delete(Delete(HERE, start, end, found))
+
+    def forget(self) -> None:
+        self.rows = PlaceRows()
+
+
+@dataclass
+class ToolWorld(World):
+    """Two more turns: one called two tools at once before it was answered, one was broken off in a call."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        before = [*self.lines(6), Line("assistant", reply_to(FIVE, 6))]
+        self.asks("G", SIX, 11, at=11)
+        calls = self.calls("G", SIX, 12, ["look", "pay"], call=7, before=[*before, Line("user", SIX)])
+        # The second had its result first.
+        self.returns("G", 13, calls[1])
+        self.returns("G", 14, calls[0])
+        results = [Line("tool", result_of(call), call_id=call.id) for call in calls]
+        said = Line("assistant", step_to(SIX, 7), calls=calls)
+        sent = [*before, Line("user", SIX), said, *results]
+        self.history.call(ModelCall(8, 11.8, HERE.agent, tuple(sent)))
+        self.rows.messages.append(
+            MessageRow("G", 15, None, 0, AGENT, reply_to(SIX, 8), None, None, None),
+        )
+        self.ends("G", SIX, 11, 15, Answer("G", "completed", reply_to(SIX, 8)))
+        sent = [*sent, Line("assistant", reply_to(SIX, 8)), Line("user", SEVEN)]
+        self.asks("H", SEVEN, 16, at=13, mark="tool_unknown")
+        self.calls("H", SEVEN, 17, ["pay"], call=9, before=sent, mark="tool_unknown")
+        self.ends("H", SEVEN, 16, 17, Answer("H", "failed", reason="tool_unknown"))
+        self.session(last_seq=17)
+
+    def asks(self, turn: str, text: str, seq: int, *, at: float, mark: str | None = None) -> None:
+        self.send(text, at, at + 1)
+        number = text.rpartition("/")[2]
+        self.rows.messages.append(MessageRow(turn, seq, number, 0, USER, text, None, None, mark))
+
+    def calls(
+        self,
+        turn: str,
+        text: str,
+        seq: int,
+        tools: Sequence[str],
+        *,
+        call: int,
+        before: Sequence[Line],
+        mark: str | None = None,
+    ) -> tuple[ToolCall, ...]:
+        """The model calls tools, and they run."""
+        keys = [key_of(text, call, number) for number in range(1, len(tools) + 1)]
+        asked = tuple(zip(tools, keys, strict=True))
+        at = self.history.places[HERE].sends[text][0].start + 0.5
+        self.history.call(ModelCall(call, at, HERE.agent, tuple(before), asked))
+        calls = tuple(ToolCall(f"call_{n}", tool, arguments_of(key)) for n, (tool, key) in enumerate(asked))
+        harmless = tuple(tool not in SIDE_EFFECTS for tool in tools)
+        row = MessageRow(turn, seq, None, 0, AGENT, step_to(text, call), None, None, mark, calls, harmless)
+        self.rows.messages.append(row)
+        for tool, key in asked:
+            self.runs(tool, key, at=at + 0.1)
+        return calls
+
+    def runs(self, tool: str, key: str, *, at: float, run: str = "a1") -> None:
+        self.history.tool_ran(ToolRun(tool, key, run, 7, at))
+
+    def returns(self, turn: str, seq: int, call: ToolCall) -> None:
+        result = ToolResult(call.id, result_of(call))
+        self.rows.messages.append(
+            MessageRow(turn, seq, None, 0, NEITHER, "", None, None, None, result=result)
+        )
+
+    def ends(self, turn: str, text: str, first: int, last: int, answer: Answer) -> None:
+        self.history.places[HERE].sends[text][0].answer = answer
+        self.rows.turns[turn] = TurnRow(turn, answer.state, answer.reason, False, first, last, None, 1)
+
+
+def result_of(call: ToolCall) -> str:
+    return f"{call.key} ran as a1"
