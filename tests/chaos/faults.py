@@ -15,7 +15,7 @@ ServerFault: TypeAlias = Literal[
 Fault: TypeAlias = AnyFault | ServerFault
 
 TOLD: Mapping[Fault, str] = {
-    "kill": "servers killed",
+    "kill": "servers killed, {workers} of them one worker of two",
     "stop": "servers told to stop, which hand over what they run",
     "pause": "servers frozen for longer than their lease",
     "delete": "sessions deleted in use",

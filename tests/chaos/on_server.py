@@ -80,12 +80,13 @@ class OnServer:
         self._server = server
         self._db = db
         self._dialect = _DIALECTS[db.driver]
-        self._links: list[Link] = []
+        self._links: dict[Link, int] = {}
+        """And how many processes share each."""
         self._down = False
 
-    async def way(self) -> Way:
+    async def way(self, processes: int = 1) -> Way:
         link = await Link.to(self._db.host, self._db.port)
-        self._links.append(link)
+        self._links[link] = processes
         return Way(self._db.section(port=link.port, max_conns=MAX_CONNS, ssl_mode="disable"), link)
 
     async def until_gone(self, way: Way) -> bool:
@@ -100,7 +101,7 @@ class OnServer:
                 return False
             await asyncio.sleep(0.05)
         await link.close()
-        self._links.remove(link)
+        del self._links[link]
         return True
 
     async def read(self, only: Collection[Place] | None = None) -> Snapshot:
@@ -197,8 +198,10 @@ class OnServer:
         taken: set[int] = set()
         with contextlib.suppress(UnreadableError):
             taken.update(await self._sessions())
-        counts = [len(link.ports_seen & taken) for link in self._links]
-        return [f"a process has {count} connections of {MAX_CONNS}" for count in counts if count > MAX_CONNS]
+        counts = [
+            (len(link.ports_seen & taken), processes * MAX_CONNS) for link, processes in self._links.items()
+        ]
+        return [f"a server has {count} connections of {most}" for count, most in counts if count > most]
 
     async def _old_transactions(self) -> list[str]:
         # One that an outage held up may be about to end.

@@ -17,6 +17,7 @@ from tests.chaos.history import Answer
 from tests.chaos.ledger import Ledger
 from tests.chaos.model import instructions_of, model_of
 from tests.chaos.network import Link
+from tests.chaos.processes import children_of, send_all, until_ended
 from tests.chaos.stores import Store, Way
 from tests.chaos.tools import LEDGER
 
@@ -76,10 +77,15 @@ class StartError(Exception):
 
 
 class Server:
-    """One process of `hector serve`."""
+    """One `hector serve`: a process, or one that watches its workers."""
 
-    def __init__(self, process: Process, log: Path, way: Way) -> None:
+    def __init__(self, process: Process, log: Path, way: Way, workers: int) -> None:
         self._process = process
+        self._stopped: list[int] = []
+        """The processes that stand still."""
+        self._killed: list[int] = []
+        """Workers that were killed with it."""
+        self.workers = workers
         self.log = log
         self.way = way
         self.url = ""
@@ -93,8 +99,9 @@ class Server:
         """Nothing that it has sent to its database can have any effect any more."""
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
+    def replicas(self) -> list[int]:
+        """The processes that serve, as far as they have been started."""
+        return [self._process.pid] if self.workers == 1 else children_of(self._process.pid)
 
     @property
     def serving(self) -> bool:
@@ -123,16 +130,24 @@ class Server:
 
     def kill(self) -> None:
         self.url, self.killed, self.paused = "", True, False
+        # The first alone would be followed by workers that stop in good order.
+        self._killed = children_of(self._process.pid)
         self._signal(signal.SIGKILL)
+        send_all(self._killed, signal.SIGKILL)
 
-    def pause(self) -> None:
-        self.paused = True
-        self._signal(signal.SIGSTOP)
+    def kill_worker(self, pid: int) -> None:
+        """It is started again by the process that watches it."""
+        send_all([pid], signal.SIGKILL)
+
+    def pause(self, pids: Sequence[int]) -> None:
+        """Some or all of its replicas."""
+        self.paused, self._stopped = True, list(pids)
+        send_all(pids, signal.SIGSTOP)
 
     def go_on(self) -> None:
         if self.paused:
             self.paused = False
-            self._signal(signal.SIGCONT)
+            send_all(self._stopped, signal.SIGCONT)
 
     def stop(self) -> None:
         """It ends by itself; as to its clients, it is as if it were killed."""
@@ -144,7 +159,9 @@ class Server:
         self._signal(signal.SIGTERM)
 
     async def wait(self) -> int:
-        return await self._process.wait()
+        status = await self._process.wait()
+        await until_ended(self._killed)
+        return status
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -163,11 +180,11 @@ class Hector:
         self._numbers = itertools.count()
         self._started: list[Process] = []
 
-    async def serve(self) -> Server:
-        name, way = await self._prepare("serve")
+    async def serve(self, *, workers: int = 1) -> Server:
+        name, way = await self._prepare("serve", processes=workers)
         log = self.folder / f"{name}.log"
-        process = await self._start("serve", "--config", self._config(name), "--port", "0", log=log)
-        return Server(process, log, way)
+        options = ["--config", self._config(name), "--port", "0", "--workers", str(workers)]
+        return Server(await self._start("serve", *options, log=log), log, way, workers)
 
     async def call(self, agent: str, user: str, session: str, text: str) -> tuple[Process, Way]:
         name, way = await self._prepare("call")
@@ -182,6 +199,7 @@ class Hector:
     async def end_all(self) -> None:
         for process in self._started:
             if process.returncode is None:
+                send_all(children_of(process.pid), signal.SIGKILL)
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
         await asyncio.gather(*(process.wait() for process in self._started))
@@ -189,9 +207,9 @@ class Hector:
     def logs(self) -> dict[Path, str]:
         return {log: log.read_text(errors="replace") for log in sorted(self.folder.glob("*.log"))}
 
-    async def _prepare(self, command: str) -> tuple[str, Way]:
+    async def _prepare(self, command: str, *, processes: int = 1) -> tuple[str, Way]:
         name = f"{command}-{next(self._numbers)}"
-        way = await self._store.way()
+        way = await self._store.way(processes)
         Path(self._config(name)).write_text(json.dumps(configuration(way.section, self._model_url), indent=1))
         return name, way
 

@@ -18,7 +18,7 @@ class SqliteFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def way(self) -> Way:
+    async def way(self, processes: int = 1) -> Way:
         return Way({"driver": "sqlite", "database": str(self._path)})
 
     async def until_gone(self, way: Way) -> bool:

@@ -28,8 +28,8 @@ class Way:
 
 
 class Store(Protocol):
-    async def way(self) -> Way:
-        """For a process that is about to start."""
+    async def way(self, processes: int = 1) -> Way:
+        """For a process that is about to start, or so many that share it."""
         ...
 
     async def until_gone(self, way: Way) -> bool:

@@ -27,7 +27,11 @@ from tests.chaos.sqlite import SqliteFile
 from tests.chaos.stores import DatabaseName, Store, UnreadableError
 
 SERVERS = 3
-WORKERS = 10
+CLIENTS = 10
+_WITH_WORKERS = 0.5
+"""How many runs have `--workers 2` at one of the servers."""
+_ONE_WORKER = 0.6
+"""How often a kill there is one of a worker, and a pause one of a worker alone."""
 QUIET_WITHIN = 10.0
 """Seconds after the last request in which every turn ends, and every dead replica is cleared away."""
 _MOST_POSTPONED = 2
@@ -60,6 +64,8 @@ class Settings:
 class Report:
     settings: Settings
     faults: Counter[Fault] = field(default_factory=Counter)
+    workers_killed: int = 0
+    """In place of a whole server."""
     operations: int = 0
     acknowledged: int = 0
     repeats: int = 0
@@ -85,7 +91,7 @@ class Report:
         return [
             f"{faults.total():7} faults on {self.settings.database} in {self.seconds:.0f} s",
             *(
-                f"{faults[kind]:7} {TOLD[kind].format(calls=self.calls)}"
+                f"{faults[kind]:7} {TOLD[kind].format(calls=self.calls, workers=self.workers_killed)}"
                 for kind in weights(self.settings.database)
             ),
             f"{self.operations:7} requests, {self.repeats} of them repeats",
@@ -181,11 +187,11 @@ class _Suite:
     async def run(self) -> None:
         async with self._clients:
             # One after the other: the first makes the database.
-            for _ in range(SERVERS):
-                self._servers.append(await self._hector.serve())
+            for place in range(SERVERS):
+                self._servers.append(await self._serve(place))
                 await self._until_ready(self._servers[-1])
             async with self._group:
-                workers = [self._start(self._clients.work()) for _ in range(WORKERS)]
+                clients = [self._start(self._clients.work()) for _ in range(CLIENTS)]
                 telling = self._start(self._tell())
                 await self._make_faults()
                 if self._report.anomalies:
@@ -193,13 +199,17 @@ class _Suite:
                         task.cancel()
                 else:
                     self._clients.stopping = True
-                    await asyncio.wait(workers)
+                    await asyncio.wait(clients)
                     await self._clients.settle()
                     telling.cancel()
             await self._look_at_the_end(quiet=not self._report.anomalies)
             if not self._report.anomalies:
                 await self._stop_cleanly()
         self._report.anomalies += [f"no answer for {text}" for text in self._clients.unanswered]
+
+    async def _serve(self, place: int) -> Server:
+        has_workers = place == 0 and random.Random(f"workers/{self.settings.seed}").random() < _WITH_WORKERS
+        return await self._hector.serve(workers=2 if has_workers else 1)
 
     # --- faults
 
@@ -293,6 +303,13 @@ class _Suite:
         if not alive or (len(serving) < SERVERS and not during_a_start):
             return False
         killed = self._choose(alive, rng)
+        workers = killed.replicas if killed.workers > 1 and killed.serving and not killed.paused else []
+        # Never the last one, so that somebody accepts what comes.
+        if len(workers) > 1 and rng.random() < _ONE_WORKER:
+            killed.kill_worker(self._choose_replica(workers, rng))
+            self._report.workers_killed += 1
+            _ = self._start(self._look())
+            return True
         killed.kill()
         _ = self._start(self._restart(self._servers.index(killed), killed))
         return True
@@ -307,11 +324,14 @@ class _Suite:
         return True
 
     def _choose(self, servers: Sequence[Server], rng: random.Random) -> Server:
-        calling = [server for server in servers if self._calling and server.pid == self._calling.pid]
+        calling = [server for server in servers if self._calling and self._calling.pid in server.replicas]
         return calling[0] if calling else rng.choice(servers)
 
+    def _choose_replica(self, pids: Sequence[int], rng: random.Random) -> int:
+        return self._calling.pid if self._calling and self._calling.pid in pids else rng.choice(pids)
+
     async def _restart(self, place: int, killed: Server) -> None:
-        self._servers[place] = started = await self._hector.serve()
+        self._servers[place] = started = await self._serve(place)
         status = await killed.wait()
         if killed.stopped and status:
             self._report.anomalies.append(f"{killed.log.name} was told to stop and ended with {status}")
@@ -339,7 +359,9 @@ class _Suite:
         return ready
 
     async def _pause(self, server: Server, rng: random.Random) -> None:
-        server.pause()
+        pids = server.replicas
+        one = len(pids) > 1 and rng.random() < _ONE_WORKER
+        server.pause([self._choose_replica(pids, rng)] if one else pids)
         try:
             await asyncio.sleep(LEASE_TTL * rng.uniform(1.5, 3))
         finally:
@@ -396,16 +418,17 @@ class _Suite:
     async def _look_at_the_end(self, *, quiet: bool) -> None:
         """With `quiet` everything must come to its end; without it the run was broken off."""
         report, history = self._report, self._history
+        replicas = sum(server.workers for server in self._servers)
         deadline = time.monotonic() + QUIET_WITHIN
         while True:
             snapshot = await self._store.read()
-            ended = snapshot.open_turns == 0 and len(snapshot.replicas) == SERVERS
+            ended = snapshot.open_turns == 0 and len(snapshot.replicas) == replicas
             if ended or not quiet or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.1)
         self._judge(snapshot, final=quiet)
-        if quiet and len(snapshot.replicas) != SERVERS:
-            report.anomalies.append(f"{len(snapshot.replicas)} replicas are registered, {SERVERS} are alive")
+        if quiet and len(snapshot.replicas) != replicas:
+            report.anomalies.append(f"{len(snapshot.replicas)} replicas are registered, {replicas} are alive")
         report.anomalies += await self._store.faults()
         sends = [send for place in history.places.values() for each in place.sends.values() for send in each]
         report.operations, report.acknowledged = history.sends, history.acknowledged
