@@ -8,7 +8,7 @@ from sqlalchemy.dialects import mysql
 
 from hector.storage.migrations.guards import has_index, has_table
 
-revision = "0004"
+revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
