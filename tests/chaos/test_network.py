@@ -132,9 +132,12 @@ async def test_a_process_with_too_many_connections_is_told(
     monkeypatch.setattr("tests.chaos.on_server._CROWDED_FOR", 0.0)
     monkeypatch.setattr("tests.chaos.on_server.MAX_CONNS", 1)
     store = OnServer(database_server, server_db)
-    way = await store.way()
-    async with _connected(server_db, way):
+    way, shared = await store.way(), await store.way(processes=2)
+    async with _connected(server_db, way), _connected(server_db, shared), _connected(server_db, shared):
         assert await store.crowd() == []
         async with _connected(server_db, way):
-            assert await store.crowd() == ["a process has 2 connections of 1"]
+            assert await store.crowd() == ["a server has 2 connections of 1"]
+        async with _connected(server_db, shared):
+            assert await store.crowd() == ["a server has 3 connections of 2"]
     assert await store.until_gone(way)
+    assert await store.until_gone(shared)
