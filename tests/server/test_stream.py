@@ -406,6 +406,12 @@ async def test_who_subscribes_to_a_paused_task_is_told_its_question(start: Start
     (told,) = events(answer)
     assert told["task"]["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
     assert told["task"]["status"]["message"]["content"] == [{"text": "which?"}]
+    again = await site.http.get(
+        f"/v1/agents/a/tasks/{asked['id']}:subscribe", headers={"last-event-id": f"{asked['id']}.1.1"}
+    )
+    opening, *_, end = events(again)
+    assert opening["task"]["status"]["state"] == "TASK_STATE_WORKING", "it is no end"
+    assert end["statusUpdate"]["status"]["message"]["content"] == [{"text": "which?"}]
 
 
 async def test_nobody_subscribes_to_what_is_not_there(site: Site) -> None:

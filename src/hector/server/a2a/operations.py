@@ -168,7 +168,9 @@ class Operations:
                 return
             if waits:  # its turn has not come yet to go on with this message
                 state = TurnState.SUBMITTED
-        yield None, narrator.opening(TurnState.WORKING if state.terminal else state)
+        # How the run ended comes at its place; told here, it would pass for the end.
+        over = state.terminal or state.paused
+        yield None, narrator.opening(TurnState.WORKING if over else state)
         if last and not after:
             # The task that it was told of failed, and this is another for the same message.
             for piece in narrator.begin_anew():
