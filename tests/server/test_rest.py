@@ -392,3 +392,25 @@ async def test_probes_tell_why_the_server_is_not_ready(site: Site, monkeypatch: 
     answer = await site.http.get("/ready")
     assert answer.status_code == 503
     assert answer.json()["problems"] == ["session store 'main': gone"]
+
+
+async def test_a_task_tells_its_question_while_an_answer_waits_for_its_turn(start: StartSite) -> None:
+    def which() -> str:
+        """Ask."""
+        raise InputRequiredError("which?")
+
+    site = await start(tools=[FunctionTool(which)])
+    asked = await site.ask("call which", "s", message_id="m1")
+    gate = site.model.gate("g")
+    running = asyncio.create_task(site.ask("wait g", "s"))
+    await gate.reached.wait()
+    waiting = asyncio.create_task(site.ask("this", "s", task_id=asked["id"]))
+    await site.until_waiting("s")
+    for task in (
+        (await site.http.get(f"/v1/agents/a/tasks/{asked['id']}")).json(),
+        await site.ask("call which", "s", message_id="m1"),
+    ):
+        assert task["status"]["message"]["content"] == [{"text": "which?"}]
+    gate.opened.set()
+    await running
+    await waiting

@@ -96,8 +96,13 @@ class Turn:
     @property
     def reply(self) -> str:
         """What the agent said to the user at the end."""
-        last = self.messages[-1].message if self.messages else None
+        last = self.last
         return join_text(last.parts) if isinstance(last, ModelMessage) and not last.calls else ""
+
+    @property
+    def last(self) -> Message | None:
+        """Of its messages, but for those that wait to go on with it."""
+        return next((stored.message for stored in reversed(self.messages) if stored.seq is not None), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,7 @@ def message(
 
 def reply_parts(turn: Turn) -> Sequence[Part]:
     """What the agent said at the end, without what only the model may see; empty if it said nothing."""
-    last = turn.messages[-1].message if turn.messages else None
+    last = turn.last
     if not isinstance(last, ModelMessage) or last.calls:
         return ()
     shown = visible(last.parts)
