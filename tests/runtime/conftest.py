@@ -90,6 +90,11 @@ class Node:
         await self.opened.replica._beat()
         await self.opened.replica._look()
 
+    def stands_still(self) -> None:
+        """It neither beats nor looks by itself from now on."""
+        for task in self.opened.replica._tasks:
+            task.cancel()
+
     async def ended(self, turn_id: str) -> Turn:
         """The turn when it has ended, whoever ran it."""
         while True:

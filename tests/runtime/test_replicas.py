@@ -258,6 +258,7 @@ async def test_a_replica_taken_for_dead_writes_nothing_more_and_starts_anew(star
     await gate.reached.wait()
     old_id = one.opened.runner.replica_id
     # As if it had stood still: its row goes, as another replica would remove it after its ttl.
+    one.stands_still()
     await two.buries(one)
     await two.opened.replica._clear_up()
     await two.model.gate("g").reached.wait()
@@ -269,6 +270,26 @@ async def test_a_replica_taken_for_dead_writes_nothing_more_and_starts_anew(star
     assert (await one.ask("say next")).reply == "next"
     texts = [getattr(stored.message, "text", None) for stored in await one.messages()]
     assert texts == ["wait g\nsay 0", "0", "say next", "next"]
+
+
+async def test_a_replica_taken_for_dead_goes_on_with_its_turn_under_its_new_id(start: StartNode) -> None:
+    one, two = await start(crashes=False), await start(crashes=False)
+    handle = await one.send("wait g\nsay 0")
+    gate = one.model.gate("g")
+    await gate.reached.wait()
+    one.stands_still()
+    two.stands_still()
+    await two.buries(one)
+    # It finds the loss by a look, before it beats: what it takes under its old id would be taken from it.
+    await one.opened.replica._look()
+    while (await one.runtime.turn("a", "u", handle.turn_id)).attempt == 1:  # noqa: ASYNC110  # nobody tells
+        await asyncio.sleep(0.02)
+    await two.opened.replica._clear_up()
+    assert not await two.store.orphans()
+    gate.opened.set()
+    turn = await handle.result()
+    assert (turn.state, turn.attempt, turn.reply) == (TurnState.COMPLETED, 2, "0")
+    assert not two.model.requests
 
 
 async def test_who_waits_is_given_the_answer_that_another_replica_made_meanwhile(start: StartNode) -> None:
@@ -429,6 +450,7 @@ async def test_a_turn_that_was_lost_and_is_run_by_nobody_goes_on_where_it_was_lo
     queued = await node.send("wait h\nsay 1")
     node.model.gate("g").opened.set()
     await node.model.gate("h").reached.wait()
+    node.stands_still()
     await node.buries(node)
     await node.beats()
     while len(node.model.requests) < 3:  # noqa: ASYNC110  # nobody tells
@@ -454,6 +476,7 @@ async def test_a_turn_goes_on_here_while_its_lost_run_is_still_being_broken_off(
     node = await start(tools={"stubborn": FunctionTool(stubborn, idempotent=True)})
     handle = await node.send("call stubborn\nsay end")
     await called[0].wait()
+    node.stands_still()
     await node.buries(node)
     await node.beats()
     await called[1].wait()

@@ -49,6 +49,8 @@ class Replica:
         """When, by the monotonic clock, somebody is to be found dead who has not beaten by then."""
         self._unknown: set[OpenTurn] = set()
         """What was ours after the last beat, and unknown here."""
+        self._beating = asyncio.Lock()
+        """One beat at a time: two that find the row gone would both register."""
         self._beaten = False
         """Since our own turns were looked at."""
         self._bell: Bell | None = None
@@ -103,12 +105,15 @@ class Replica:
                 _tell("a heartbeat met a defect", error)
 
     async def _beat(self) -> None:
-        if not await self._store.beat(self._runner.replica_id):
-            logger.warning("others took this replica for dead; its turns are theirs now, and it starts anew")
-            lost = self._runner.running()
-            await self._register()
-            for turn_id in lost:
-                self._runner.drop(turn_id)
+        async with self._beating:
+            if not await self._store.beat(self._runner.replica_id):
+                logger.warning(
+                    "others took this replica for dead; its turns are theirs now, and it starts anew"
+                )
+                lost = self._runner.running()
+                await self._register()
+                for turn_id in lost:
+                    self._runner.drop(turn_id)
         self._beaten = True
         if self._bell:
             self._bell.ring()
@@ -145,8 +150,7 @@ class Replica:
 
     def _adopt_leaked(self, stored: Sequence[OpenTurn]) -> None:
         """What is ours by two beats and unknown here came of a commit without an answer: nobody runs it."""
-        known = self._runner.known()
-        unknown = {turn for turn in stored if turn.turn_id not in known}
+        unknown = {turn for turn in stored if not self._runner.knows(turn)}
         leaked, self._unknown = unknown & self._unknown, unknown
         for turn in leaked:
             logger.warning("turn %s was begun here and is run by nobody", turn.turn_id)
@@ -158,7 +162,11 @@ class Replica:
                 logger.warning(
                     "replica %s (%s) is dead; its turns are ended or taken over", row.id, row.label
                 )
-        for orphan in await self._store.orphans():
+        orphans = await self._store.orphans()
+        if not self._runner.running().isdisjoint(orphan.turn_id for orphan in orphans):
+            # Our row is gone. What is begun under the id of a dead replica is an orphan at once.
+            await self._beat()
+        for orphan in orphans:
             if self._adopts or self._runner.cares_for(orphan.key):
                 self._runner.take_over(orphan)
 

@@ -87,6 +87,8 @@ class TurnRunner:
         self._locals = LocalTurns()
         """By turn and message id; a session that is deleted and made again may get a message once more."""
         self._queues: dict[SessionKey, SessionQueue] = {}
+        self._taking: set[SessionKey] = set()
+        """Sessions of which a queue is about to begin a turn: the store may know that before we do."""
         self.wakes = Wakes(store.signals)
         self._elsewhere: WeakValueDictionary[tuple[str, str], FollowedFeed] = WeakValueDictionary()
         """By turn and message id: what runs in other processes, as long as somebody here holds it."""
@@ -95,7 +97,7 @@ class TurnRunner:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._accepting: set[asyncio.Task[Any]] = set()
         self._arriving: Counter[str] = Counter()
-        """Turns that those are about to begin: the store may know that before we do."""
+        """Turns that those are about to begin, likewise."""
         self.closing = False
         """No turn begins any more."""
         self.changed: Callable[[str], None] = _tell_nobody
@@ -199,10 +201,13 @@ class TurnRunner:
     def running(self) -> set[str]:
         return {local.turn_id for local in self._locals if local.task}
 
-    def known(self) -> set[str]:
-        """What runs, waits or arrives here; not what is only followed to its end elsewhere."""
-        ours = {local.turn_id for local in self._locals if local.stop_reason != _LOST}
-        return ours | self._arriving.keys()
+    def knows(self, turn: OpenTurn) -> bool:
+        """It runs, waits or arrives here, or may just be beginning; it is not only followed to its end."""
+        return turn.key in self._taking or self._answers_for(turn.key, turn.turn_id)
+
+    def _answers_for(self, key: SessionKey, turn_id: str) -> bool:
+        ours = (local.turn_id for local in self._locals.of(key) if local.stop_reason != _LOST)
+        return turn_id in self._arriving or turn_id in ours
 
     def cares_for(self, key: SessionKey) -> bool:
         """Somebody in this process waits for a turn of the session, or listens to one."""
@@ -509,12 +514,21 @@ class TurnRunner:
         agent = self._agents(key.agent_id)
         if agent is None:
             return None
-        if leaked in self.known():  # it was not known a moment ago
+        if leaked and self._answers_for(key, leaked):  # it was not known a moment ago
             leaked = None
         settings = agent.turns
-        taken = await self._store.take(
-            key, self.replica_id, agent.memory.limit, settings.recovery, leaked, max_wait=settings.max_wait
-        )
+        self._taking.add(key)
+        try:
+            taken = await self._store.take(
+                key,
+                self.replica_id,
+                agent.memory.limit,
+                settings.recovery,
+                leaked,
+                max_wait=settings.max_wait,
+            )
+        finally:
+            self._taking.discard(key)
         if taken.withdrawn:  # their own deadlines came too late, or were those of a process that is gone
             self.wakes.tell(*taken.withdrawn, session_topic(key))
             self._start(self._look(key))
