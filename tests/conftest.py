@@ -1,6 +1,7 @@
 """Database servers: started by the first test that asks, shared by all workers, gone with the last."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import cast
@@ -20,6 +21,17 @@ from tests.servers import (
     PgBouncer,
     PostgresServer,
 )
+
+
+def pytest_configure() -> None:
+    """Let the processes that tests start heed the signals that this one was started to ignore.
+
+    A shell starts what goes into the background deaf to Ctrl-C, and `nohup` to a hang-up; both are inherited,
+    a handler is not.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(scope="session")
