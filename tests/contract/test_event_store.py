@@ -102,6 +102,26 @@ async def test_progress_brings_the_turn_once_it_does_not_run(store: SqlSessionSt
         assert await store.progress(*names, paused.id, START) is None
 
 
+async def test_progress_of_a_message_is_that_of_its_own_run(store: SqlSessionStore, one: Actor) -> None:
+    begun = await one.begin("order", "m1")
+    paused = await one.pause(begun)
+    answer = await one.begin("this", "m2", resumes=paused.id)
+    await store.add_events(answer.lease, words(answer.lease, 1, "on"))
+    for end in (False, True):
+        if end:
+            await one.answer(answer, "done")
+        first = await store.progress("a", "u", paused.id, START, "m1")
+        assert first
+        assert first.turn
+        assert (first.turn.state, first.turn.reply) == (TurnState.INPUT_REQUIRED, "which?")
+        assert (first.state, first.events, first.attempt) == (first.turn.state, [], START.attempt)
+        second = await store.progress("a", "u", paused.id, START, "m2")
+        assert second == await store.progress("a", "u", paused.id, START)
+        assert second
+        assert second.state is (TurnState.COMPLETED if end else TurnState.WORKING)
+        assert second.events
+
+
 async def test_events_are_forgotten_some_time_after_the_end(store: SqlSessionStore, one: Actor) -> None:
     running = await one.begin()
     ended = await one.begin(key=replace(KEY, session_id="t"))

@@ -1,6 +1,7 @@
 """Questions to the user: they outlive the process that asked them."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from hector.domain.messages import ModelMessage, Text, ToolMessage, UserMessage
 from hector.domain.turns import Recovery, TurnSettings, TurnState
 from hector.tools.function import FunctionTool
 from tests.backends import BACKENDS
-from tests.runtime.conftest import Node, StartNode
+from tests.runtime.conftest import KEY, Node, StartNode
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS[1:], indirect=True)
 
@@ -106,3 +107,55 @@ async def test_who_answers_and_waits_too_long_is_told_so_and_may_answer_again(st
     await other.result()
     ended = await two.ask("say blue", task_id=paused.id, message_id="a1")
     assert (ended.id, ended.state, ended.reply) == (paused.id, TurnState.COMPLETED, "blue")
+
+
+async def test_who_listens_elsewhere_and_is_late_is_told_the_question_and_not_what_came_of_it(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = {"ask": FunctionTool(_ask)}
+    one, two = await start(tools=tools), await start(tools=tools)
+    progress, late = two.store.progress, asyncio.Event()
+
+    async def waits(*asked: Any) -> Any:
+        await late.wait()
+        return await progress(*asked)
+
+    monkeypatch.setattr(two.store, "progress", waits)
+    first = await one.send("wait g\ncall ask", message_id="m1")
+    await one.model.gate("g").reached.wait()
+    joined = await two.send("wait g\ncall ask", message_id="m1")
+    waiting = asyncio.create_task(joined.result())
+    one.model.gate("g").opened.set()
+    paused = await first.result()
+    answered = await one.ask("say painted", message_id="m2", task_id=paused.id)
+    assert answered.state is TurnState.COMPLETED
+    late.set()
+    told = await waiting
+    assert (told.state, told.reply) == (TurnState.INPUT_REQUIRED, "which colour?")
+    assert told == await (await two.send("wait g\ncall ask", message_id="m1")).result(), "as a repeat is"
+
+
+async def test_whose_message_is_taken_by_another_is_told_its_question_and_not_what_came_of_it(
+    start: StartNode,
+) -> None:
+    tools = {"ask": FunctionTool(_ask)}
+    one, two = await start(tools=tools), await start(tools=tools, opened=["g"])
+    before = await one.send("wait g\nsay before")
+    await one.model.gate("g").reached.wait()
+    handle = await two.send("call ask", message_id="m1")
+    # As if it stood still, was taken for dead, and went on when all was done.
+    two.stands_still()
+    queue = two.opened.runner._queues[KEY]
+    two.opened.runner.closing = True
+    queue.wake()
+    await asyncio.wait((queue.task,))
+    one.model.gate("g").opened.set()
+    await before.result()
+    await one.buries(two)
+    await one.opened.replica._clear_up()
+    assert await _paused(one, handle.turn_id) == "which colour?"
+    await one.ask("say painted", message_id="m2", task_id=handle.turn_id)
+    two.opened.runner.closing = False
+    await two.opened.runner.look(KEY)
+    told = await handle.result()
+    assert (told.state, told.reply) == (TurnState.INPUT_REQUIRED, "which colour?")

@@ -116,8 +116,14 @@ class EventStore(Protocol):
         """
         ...
 
-    async def progress(self, agent_id: str, user_id: str, turn_id: str, after: EventId) -> Progress | None:
-        """None if there is no such turn (any longer)."""
+    async def progress(
+        self, agent_id: str, user_id: str, turn_id: str, after: EventId, message_id: str = ""
+    ) -> Progress | None:
+        """None if there is no such turn (any longer).
+
+        For whoever wants the answer to one message alone the turn is told as the run of that message left it,
+        though others may have gone on with it since.
+        """
         ...
 
     async def forget_events(self, agent_id: str, retention: float) -> int:

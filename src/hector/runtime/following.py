@@ -93,7 +93,7 @@ async def _to_the_end(
         bell.clear()
         before = feed.place
         try:
-            progress = await store.progress(key.agent_id, key.user_id, turn_id, feed.place)
+            progress = await store.progress(key.agent_id, key.user_id, turn_id, feed.place, message_id)
         except StorageError:
             if time.monotonic() - answered > ANSWER_WITHIN:
                 raise

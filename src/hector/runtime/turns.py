@@ -10,7 +10,6 @@ from weakref import WeakValueDictionary
 
 from hector.domain.agents import Agent
 from hector.domain.errors import (
-    CallerError,
     HectorError,
     LeaseLostError,
     NotFoundError,
@@ -43,7 +42,7 @@ from hector.engine.defects import describe_defect
 from hector.engine.turn import TurnRun
 from hector.runtime.event_log import EventLog
 from hector.runtime.feed import TurnFeed
-from hector.runtime.following import ANSWER_WITHIN, FollowedFeed, check_reached, deleted, follow
+from hector.runtime.following import ANSWER_WITHIN, FollowedFeed, follow
 from hector.runtime.handle import TurnHandle
 from hector.runtime.local_turns import LocalTurn, LocalTurns
 from hector.runtime.queue import SessionQueue
@@ -566,25 +565,9 @@ class TurnRunner:
         for local in waiting:
             left = (local.turn_id, local.message_id) not in state.waiting
             if left and local.task is None and not local.feed.ended:
-                await self._gone(local)
-
-    async def _gone(self, local: LocalTurn) -> None:
-        """It does not wait any longer, and it was not we who began it."""
-        turn = await self._store.turn(local.key.agent_id, local.key.user_id, local.turn_id)
-        if local.task:
-            return
-        if turn is None:
-            self._finish(local, deleted(local.key, local.turn_id))
-        elif turn.state.terminal or turn.state.paused:
-            try:
-                check_reached(turn, local.message_id)
-            except CallerError as error:
-                self._fail(local, error)
-            else:
-                self._finish(local, turn)
-        else:
-            self._leave(local)
-            self._start(self._follow(local.key, local.turn_id, local.message_id, local.feed))
+                # It was not we who began it, or it ended without a run.
+                self._leave(local)
+                self._start(self._follow(local.key, local.turn_id, local.message_id, local.feed))
 
     def _queue(self, key: SessionKey) -> SessionQueue:
         queue = self._queues.get(key)

@@ -24,12 +24,14 @@ from hector.domain.events import (
     TurnStarted,
     TurnWaiting,
 )
+from hector.domain.ids import SessionKey
 from hector.domain.messages import Part, Text, Thinking, ToolCall, ToolResult
-from hector.domain.turns import Lease, TurnState
+from hector.domain.turns import Lease, Turn, TurnState
 from hector.storage import statements as sql
 from hector.storage.codec import decode_part, encode_part, to_json
 from hector.storage.operations import Operation, execute, fetch, together
 from hector.storage.reading import Parameters, key_parameters, read_turn, time_of
+from hector.storage.repeats import as_it_stood, find_earlier
 from hector.storage.rows import is_held, lock
 
 
@@ -53,12 +55,18 @@ def batch(events: Sequence[Told]) -> Parameters:
     }
 
 
-def progress(agent_id: str, user_id: str, turn_id: str, after: EventId) -> Operation[Progress | None]:
+def progress(
+    agent_id: str, user_id: str, turn_id: str, after: EventId, message_id: str
+) -> Operation[Progress | None]:
     names = {"agent": agent_id, "user": user_id, "turn": turn_id}
     found = yield from fetch(sql.TURN_PROGRESS, names)
     if not found:
         return None
-    _, state_name, attempt = found[0]
+    session_id, state_name, attempt, past_runs = found[0]
+    if message_id and past_runs:
+        key = SessionKey(agent_id, user_id, session_id)
+        if stood := (yield from _at_its_pause(key, turn_id, message_id)):
+            return Progress(stood.state, after.attempt, [], stood)
     state = TurnState(state_name)
     number = after.number if after.attempt == attempt else 0
     rows = yield from fetch(sql.EVENTS_AFTER, names | {"attempt": attempt, "number": number})
@@ -70,6 +78,15 @@ def progress(agent_id: str, user_id: str, turn_id: str, after: EventId) -> Opera
     ]
     turn = None if state is TurnState.WORKING else (yield from read_turn(agent_id, user_id, turn_id))
     return Progress(state, attempt, events, turn)
+
+
+def _at_its_pause(key: SessionKey, turn_id: str, message_id: str) -> Operation[Turn | None]:
+    """The turn as the run of that message left it, if others went on with it since."""
+    earlier = yield from find_earlier(key_parameters(key), message_id)
+    if earlier is None or earlier.turn_id != turn_id or earlier.run_state is None:
+        return None
+    stood = yield from as_it_stood(key, earlier)
+    return stood if stood.state.paused else None
 
 
 def forget_events(

@@ -420,7 +420,7 @@ TURN_COLUMNS = (
 )
 GET_TURN = Statement(select(*TURN_COLUMNS).where(_turn_is()))
 
-TURN_PROGRESS = Statement(select(T.session_id, T.state, T.attempt).where(_turn_is()))
+TURN_PROGRESS = Statement(select(T.session_id, T.state, T.attempt, T.earlier_runs).where(_turn_is()))
 
 # --- events
 

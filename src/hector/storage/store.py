@@ -141,8 +141,12 @@ class SqlSessionStore:
             partial(events.add_events, lease, told), partial(fused.add_events, lease, told), group=lease.key
         )
 
-    async def progress(self, agent_id: str, user_id: str, turn_id: str, after: EventId) -> Progress | None:
-        return await self._driver.read(partial(events.progress, agent_id, user_id, turn_id, after))
+    async def progress(
+        self, agent_id: str, user_id: str, turn_id: str, after: EventId, message_id: str = ""
+    ) -> Progress | None:
+        return await self._driver.read(
+            partial(events.progress, agent_id, user_id, turn_id, after, message_id)
+        )
 
     async def forget_events(self, agent_id: str, retention: float) -> int:
         return await self._driver.write(

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from hector.domain.admission import (
     Claim,
@@ -32,7 +32,6 @@ from hector.domain.turns import (
     Queued,
     Reason,
     Repeated,
-    Turn,
     TurnState,
 )
 from hector.storage import statements as sql
@@ -41,15 +40,13 @@ from hector.storage.codec import decode, encode, role_of
 from hector.storage.operations import Operation, execute, fetch, together
 from hector.storage.push import store_config
 from hector.storage.reading import (
-    Parameters,
     TurnRow,
     key_parameters,
     must_read_turn,
-    read_runs,
     read_tail,
-    turn_of,
     turn_row,
 )
+from hector.storage.repeats import Earlier, as_it_stood, find_earlier
 from hector.storage.rows import (
     SessionRow,
     insert_session,
@@ -60,26 +57,6 @@ from hector.storage.rows import (
 from hector.storage.taking import is_attended
 
 
-class _Earlier(NamedTuple):
-    """What `sql.FIND_MESSAGE` reads."""
-
-    turn_id: str
-    arrival_id: str | None
-    retry: int
-    role: int
-    content: str
-    seq: int | None
-    ticket: int | None
-    run_state: str | None
-    state: str
-    reason: str | None
-    first_seq: int | None
-
-    @property
-    def waits(self) -> bool:
-        return self.seq is None and self.run_state is None
-
-
 def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
     """Store a message and begin its turn, or queue it, or find what it repeats.
 
@@ -87,7 +64,7 @@ def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
     """
     key = arrival.key
     names = key_parameters(key)
-    row, earlier = yield from together(lock(names), _find_earlier(names, arrival.message_id))
+    row, earlier = yield from together(lock(names), find_earlier(names, arrival.message_id))
     named = (yield from _named(arrival)) if arrival.resumes else None
     went_to_named = bool(earlier and named) and (yield from _went_to(arrival))
     facts = _facts(earlier, arrival.message, went_to_named=went_to_named) if earlier else None
@@ -117,7 +94,7 @@ def accept(arrival: Arrival, limit: TailLimit) -> Operation[Accepted]:
             return Joined((yield from must_read_turn(key, turn_id)))
         case Return():
             assert earlier, "only what came earlier is returned"
-            return Repeated((yield from _as_it_stood(key, earlier)))
+            return Repeated((yield from as_it_stood(key, earlier)))
         case _:
             assert_never(decision)
 
@@ -146,11 +123,6 @@ def _admit(
 # --- what came earlier
 
 
-def _find_earlier(names: Parameters, message_id: str) -> Operation[_Earlier | None]:
-    rows = yield from fetch(sql.FIND_MESSAGE, names | {"message_id": message_id})
-    return _Earlier(*rows[0]) if rows else None
-
-
 def _named(arrival: Arrival) -> Operation[TurnRow | None]:
     """The turn that the client named, if it is one of this session."""
     key = arrival.key
@@ -164,7 +136,7 @@ def _went_to(arrival: Arrival) -> Operation[bool]:
     return bool((yield from fetch(sql.WENT_TO, key_parameters(arrival.key) | names)))
 
 
-def _facts(earlier: _Earlier, message: UserMessage, *, went_to_named: bool) -> EarlierFacts:
+def _facts(earlier: Earlier, message: UserMessage, *, went_to_named: bool) -> EarlierFacts:
     # Encoded and decoded, so that large files compare by their hash.
     ours = decode(role_of(message), encode(message)[0])
     # Of a turn that never began, its own state says all.
@@ -182,7 +154,7 @@ def _facts(earlier: _Earlier, message: UserMessage, *, went_to_named: bool) -> E
     )
 
 
-def _continue(arrival: Arrival, row: SessionRow, earlier: _Earlier, limit: TailLimit) -> Operation[Accepted]:
+def _continue(arrival: Arrival, row: SessionRow, earlier: Earlier, limit: TailLimit) -> Operation[Accepted]:
     """What became of an arrival that is stored: its commit got no answer, or it was put into the queue."""
     if earlier.waits:
         assert earlier.ticket is not None, "what waits has a ticket"
@@ -202,27 +174,13 @@ def _continue(arrival: Arrival, row: SessionRow, earlier: _Earlier, limit: TailL
         return (yield from begun(arrival.key, earlier.turn_id, row, limit))
     if earlier.state == TurnState.WORKING and earlier.run_state is None:
         return Joined((yield from must_read_turn(arrival.key, earlier.turn_id)))
-    return Repeated((yield from _as_it_stood(arrival.key, earlier)))
+    return Repeated((yield from as_it_stood(arrival.key, earlier)))
 
 
 def _is_its_first_run(key: SessionKey, turn_id: str) -> Operation[bool]:
     """Otherwise it was taken over since, and runs."""
     turn = yield from turn_row(key.agent_id, key.user_id, turn_id)
     return turn is not None and turn.attempt == 1 + len(turn.past_runs)
-
-
-def _as_it_stood(key: SessionKey, earlier: _Earlier) -> Operation[Turn]:
-    """The turn when the run of that message ended."""
-    row = yield from turn_row(key.agent_id, key.user_id, earlier.turn_id)
-    assert row, "a stored message has its turn"
-    if earlier.seq is None:
-        return (yield from must_read_turn(key, earlier.turn_id))
-    runs = [run for run in row.runs if run[0] <= earlier.seq]
-    if earlier.run_state is not None:
-        row = row._replace(
-            state=earlier.run_state, reason=Reason.WAITING_FOR_INPUT, error=None, retryable=False
-        )
-    return turn_of(row, (yield from read_runs(row, runs)))
 
 
 def _supersede(key: SessionKey, turn_id: str) -> Operation[Sequence[tuple[int, int]]]:
