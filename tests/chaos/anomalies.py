@@ -30,6 +30,7 @@ class Kind(StrEnum):
     RESULT = "the result of a call is not what its tool did"
     UNSAFE = "a turn that called tools with side effects may be run again"
     HARMLESS = "a turn is said to have had effects that it cannot have had"
+    UNASKED = "a question to the user was lost, or made up"
     RUN_ON = "a turn was run on though its agent forbids it"
 
 

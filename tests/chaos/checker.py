@@ -30,6 +30,7 @@ from tests.chaos.runs import (
     WAITING_FOR_INPUT,
     Run,
     fault_of,
+    is_question,
     is_settled,
     model_call_of,
     runs_of,
@@ -169,10 +170,31 @@ class Look:
                     yield Kind.DISAGREE, f"{text}: {first} and {second}"
 
     def _refusals(self) -> Iterator[tuple[Kind, str]]:
-        for sends in self.told.sends.values():
+        for text, sends in self.told.sends.items():
             for send in sends:
-                if send.refusal and (not send.refusal.startswith("503") or _BROKEN.search(send.refusal)):
-                    yield Kind.REFUSED, f"{send.text}: {send.refusal}"
+                if send.refusal and not self._may_be_refused(send, send.refusal):
+                    yield Kind.REFUSED, f"{text} for {send.task}: {send.refusal}"
+            if all((send.refusal or "").startswith("400") for send in sends):
+                for run in self.runs:
+                    if run.asked.text == text:
+                        yield Kind.REFUSED, f"{text}, and yet it is seq {run.seq} of turn {run.turn_id}"
+
+    def _may_be_refused(self, send: Send, refusal: str) -> bool:
+        if refusal.startswith("503"):
+            return not _BROKEN.search(refusal)
+        if send.task is None:
+            return False
+        if refusal.startswith("404"):
+            return self.told.maybe_deleted(self._first_told_of(send.task), min(send.end, self.until))
+        # Another answer to the same question came first.
+        others = (other for text, each in self.told.sends.items() if text != send.text for other in each)
+        rivals = any(other.task == send.task and other.start < send.end for other in others)
+        return refusal.startswith("400") and "not_paused" in refusal and rivals
+
+    def _first_told_of(self, turn_id: str) -> float:
+        """When its message was sent."""
+        answered = (send.text for send, answer in self._answered() if answer.turn_id == turn_id)
+        return min(map(self.told.first_sent, answered), default=0.0)
 
     # --- promise 2: saved before the model is asked
 
@@ -256,7 +278,7 @@ class Look:
         for run in self.runs:
             asked.setdefault(run.asked.text, []).append(run)
             for steps, row in enumerate(run.rows):
-                if row.role == AGENT:
+                if row.role == AGENT and not is_question(row):
                     yield from self._said_by_model(run, steps, row)
         for call in self.told.calls:
             tries = asked.get(call.text, [])
@@ -321,9 +343,15 @@ class Look:
             owner = (session.lease_owner or HANDED_OVER) if turn.state == "working" else None
             if turn.replica_id != owner:
                 yield Kind.LEASE, f"turn {turn.id} is {turn.state} at {turn.replica_id}, the lease at {owner}"
-            waits = any(row.waits for row in self.rows.messages if row.turn_id == turn.id)
-            if waits != (turn.state == "submitted"):
-                yield Kind.LEASE, f"turn {turn.id} is {turn.state}, its message waits: {waits}"
+            waiting = [row.text for row in self.rows.messages if row.turn_id == turn.id and row.waits]
+            answers = [text for text in waiting if self._answers(text, turn.id)]
+            fits = len(waiting) == 1 if turn.state == "submitted" else waiting == answers
+            if not fits:
+                yield Kind.LEASE, f"turn {turn.id} is {turn.state}, and {waiting} waits for it"
+
+    def _answers(self, text: str, turn_id: str) -> bool:
+        """The message named the turn, which had asked something."""
+        return any(send.task == turn_id for send in self.told.sends.get(text, []))
 
     def _marks(self) -> Iterator[tuple[Kind, str]]:
         for run in self.runs:

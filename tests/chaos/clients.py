@@ -13,7 +13,8 @@ from typing import Self
 
 import httpx
 
-from tests.chaos.history import Delete, History, Place, Send, text_of
+from tests.chaos.history import Answer, Delete, History, Place, Send, text_of
+from tests.chaos.runs import ANSWERED, PAUSED
 from tests.chaos.servers import AGENTS, USERS, Hector, Server, parse_call, parse_task, token_of
 from tests.chaos.streams import Reading, blocks
 
@@ -28,6 +29,12 @@ _PATIENCE = 0.4
 """Seconds after which a message is sent to another server as well; doubled each time."""
 _OUTCOME_UNKNOWN = "outcome_unknown"
 """The code of an error that says so."""
+_LEFT = 0.15
+"""How many questions are never answered."""
+_BETWEEN = 0.25
+"""How often something else is said before."""
+_RIVALS = 0.15
+"""How often a question is answered with two messages at once, of which one comes too late."""
 _STREAMS = 0.4
 """How many messages are answered as streams."""
 _BREAKS = 0.15
@@ -41,6 +48,8 @@ class Message:
     place: Place
     text: str
     id: str
+    task: str | None = None
+    """The turn that it answers, which had asked something."""
 
 
 class Clients:
@@ -101,13 +110,29 @@ class Clients:
     async def work(self) -> None:
         """Until `stopping`; what was begun then is still brought to its end."""
         while not self.stopping:
-            message = self._next_message()
-            if self._rng.random() < 0.15:
-                await self._send_twice_at_once(message)
-            await self._deliver(message)
-            if self._rng.random() < 0.15:
-                await self._deliver(message)
+            message = self._next_message(self.choose_place())
+            answer = await self._say(message)
+            while answer and answer.state in PAUSED and self._rng.random() > _LEFT:
+                answer = await self._reply(message.place, answer.turn_id)
             await asyncio.sleep(self._rng.uniform(0, _LONGEST_PAUSE))
+
+    async def _say(self, message: Message) -> Answer | None:
+        """Until it is answered; sometimes at two servers at once, and sometimes again afterwards."""
+        if self._rng.random() < 0.15:
+            await self._send_twice_at_once(message)
+        answer = await self._deliver(message)
+        if self._rng.random() < 0.15:
+            await self._deliver(message)
+        return answer
+
+    async def _reply(self, place: Place, task: str) -> Answer | None:
+        """Answer what was asked; sometimes something else is said before, or somebody else answers, too."""
+        if self._rng.random() < _BETWEEN:
+            await self._deliver(self._next_message(place))
+        rival = self._deliver(self._next_message(place, task)) if self._rng.random() < _RIVALS else None
+        saying = self._say(self._next_message(place, task))
+        answer, *_ = await asyncio.gather(saying, *([rival] if rival else []))
+        return answer
 
     async def settle(self) -> None:
         """Until no request is open."""
@@ -133,7 +158,7 @@ class Clients:
 
     async def call(self, hector: Hector, *, kill_after: float | None = None) -> None:
         """A message by `hector call`, which may be killed; it is not repeated, as it has no message id."""
-        message = self._next_message()
+        message = self._next_message(self.choose_place())
         send = self._history.send(Send(message.place, message.text, time.monotonic()))
         process, way = await hector.call(*message.place, message.text)
         self.calls += 1
@@ -152,39 +177,45 @@ class Clients:
         if process.returncode in {0, 1}:
             send.answer = parse_call(shown)
 
-    def _next_message(self) -> Message:
-        place = self.choose_place()
+    def _next_message(self, place: Place, task: str | None = None) -> Message:
         number = self._said[place] = self._said.get(place, 0) + 1
-        if number == _LONGEST:
+        if number == _LONGEST and place.session in self._sessions:
             self._generation += 1
             slot = self._sessions.index(place.session)
             self._sessions[slot] = f"s{slot}.{self._generation}"
         # The same ids in every session, so that one that is looked for in another's would be found.
-        return Message(place, text_of(place, number), f"message-{number}")
+        return Message(place, text_of(place, number), f"message-{number}", task)
 
     async def _send_twice_at_once(self, message: Message) -> None:
         first = await self._server()
         others = [server for server in self._servers() if server.serving and server is not first]
         await asyncio.gather(*(self._send(message, server) for server in (first, *(others or [first]))))
 
-    async def _deliver(self, message: Message) -> None:
-        """Send it, to others too if that takes long, until it is answered; sometimes again if it failed."""
+    async def _deliver(self, message: Message) -> Answer | None:
+        """Send it, to others too if that takes long, until it is answered; sometimes again if it failed.
+
+        None if it was refused.
+        """
         deadline = time.monotonic() + GIVE_UP
         patience, pending = _PATIENCE, set[asyncio.Task[Send]]()
         streams = self._rng.random() < _STREAMS
         while time.monotonic() < deadline:
-            send = self._stream if streams else self._send
-            sending = asyncio.create_task(send(message, await self._server()))
+            ask = self._stream if streams else self._send
+            sending = asyncio.create_task(ask(message, await self._server()))
             self._open.add(sending)
             sending.add_done_callback(self._open.discard)
             done, pending = await asyncio.wait(
                 {sending, *pending}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
             )
             patience *= 2
-            answers = [answer for ended in done if (answer := ended.result().answer)]
-            if any(answer.state == "completed" or self._rng.random() < 0.5 for answer in answers):
-                return
+            for ended in done:
+                send = ended.result()
+                if send.answer and (send.answer.state in ANSWERED or self._rng.random() < 0.5):
+                    return send.answer
+                if send.refusal and send.refusal.startswith("4"):
+                    return None
         self.unanswered.append(message.text)
+        return None
 
     async def _server(self) -> Server:
         while not (serving := [server for server in self._servers() if server.serving]):
@@ -215,7 +246,7 @@ class Clients:
     async def _read_on(self, message: Message, server: Server, reading: Reading) -> Send:
         """One stream of it, to its end or until it breaks."""
         place = message.place
-        send = self._history.send(Send(place, message.text, time.monotonic()))
+        send = self._history.send(Send(place, message.text, time.monotonic(), task=message.task))
         url = f"{server.url}/v1/agents/{place.agent}/message:stream"
         headers = _headers(place) | ({"last-event-id": reading.place} if reading.place else {})
         try:
@@ -247,7 +278,7 @@ class Clients:
 
     async def _send(self, message: Message, server: Server) -> Send:
         place = message.place
-        send = self._history.send(Send(place, message.text, time.monotonic()))
+        send = self._history.send(Send(place, message.text, time.monotonic(), task=message.task))
         url = f"{server.url}/v1/agents/{place.agent}/message:send"
         try:
             response = await self._http.post(url, json=_said(message), headers=_headers(place))
@@ -291,7 +322,7 @@ def _said(message: Message) -> dict[str, object]:
         "role": "ROLE_USER",
         "parts": [{"text": message.text}],
     }
-    return {"message": said}
+    return {"message": said | ({"taskId": message.task} if message.task else {})}
 
 
 def _headers(place: Place) -> dict[str, str]:

@@ -128,6 +128,8 @@ class Send:
     answer: Answer | None = None
     refusal: str | None = None
     """HTTP status and body of an answer that is no turn."""
+    task: str | None = None
+    """The turn that it answers, which had asked something."""
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from tests.chaos.history import (
     reply_to,
     step_to,
 )
+from tests.chaos.ledger import ASKS
 from tests.fakes.openai_server import Behaviour, FakeOpenAI
 
 LONGEST_ANSWER = 0.03
@@ -30,6 +31,8 @@ LINGERS = 0.15
 
 CALLS = 0.35
 """How many answers are calls of tools."""
+_OTHERS = 4
+"""How much more often any other tool is called than the one that asks the user."""
 MOST_STEPS = 2
 """Such answers in a row."""
 
@@ -80,7 +83,8 @@ class RecordingModel(FakeOpenAI):
         """Those to be called."""
         if not tools or self._rng.random() > CALLS:
             return []
-        return self._rng.choices(tools, k=self._rng.choice((1, 1, 2)))
+        weights = [1 if tool == ASKS else _OTHERS for tool in tools]
+        return self._rng.choices(tools, weights, k=self._rng.choice((1, 1, 2)))
 
     def _answer_of(self, call: ModelCall) -> Behaviour:
         # Some take longer than what a stream tells stays in memory alone, and are told elsewhere, too.
@@ -125,6 +129,7 @@ def _lines(messages: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
     elif role == "tool":
         yield Line(role, text, call_id=message["tool_call_id"])
     elif role not in _SAID or not _SAID[role].fullmatch(text):
+        # What the agent asked for a tool, or what nobody should have sent.
         yield Line(role, text)
     elif role == "user":
         yield from (Line(role, found[1], found[2]) for found in _MARKED.finditer(text))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tests.chaos.database import AGENT, NEITHER, USER, MessageRow, PlaceRows, TurnRow
 from tests.chaos.history import Line, parse_key, parse_reply, parse_step
-from tests.chaos.ledger import parse_result
+from tests.chaos.ledger import parse_questions, parse_result
 
 OPEN = frozenset({"submitted", "working"})
 PAUSED = frozenset({"input_required"})
@@ -87,6 +87,11 @@ def lines_of(rows: Sequence[MessageRow]) -> list[Line]:
     return lines
 
 
+def is_question(row: MessageRow) -> bool:
+    """The agent said it for a tool; the model did not."""
+    return row.role == AGENT and not row.calls and parse_questions(row.text) is not None
+
+
 def model_call_of(row: MessageRow) -> int | None:
     """In which of its calls the model said that; None if it did not, or said two things."""
     said = parse_step(row.text) if row.calls else parse_reply(row.text)
@@ -113,6 +118,8 @@ def fault_of(run: Run) -> str | None:
         else:
             missing = {call.id for call in row.calls}
             answered = not row.calls
+    if run.state in PAUSED and not is_question(run.rows[-1]):
+        return "waits for an answer to nothing"
     if run.asked.role != USER:
         return "begins without a user's message"
     if answered != (run.state in ANSWERED):
@@ -143,6 +150,12 @@ def texts_of_line(line: Line) -> Iterator[str | None]:
 def _texts(said: str, keys: Sequence[str]) -> Iterator[str | None]:
     for key in map(parse_key, keys):
         yield key.text if key else None
+    questions = None if keys else parse_questions(said)
+    if questions is not None:
+        for asked in questions:
+            key = parse_key(asked.key)
+            yield key.text if key else None
+        return
     found = parse_step(said) if keys else parse_reply(said)
     if said or not keys:
         yield found.text if found else None

@@ -18,10 +18,15 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.model import instructions_of, model_of
 from tests.chaos.network import Link
 from tests.chaos.processes import children_of, send_all, until_ended
+from tests.chaos.runs import PAUSED
 from tests.chaos.stores import Store, Way
 from tests.chaos.tools import LEDGER
 
-TOOLS: Mapping[str, Sequence[str]] = {"ant": ("look",), "bee": ("look", "pay"), "cat": ("look", "pay")}
+TOOLS: Mapping[str, Sequence[str]] = {
+    "ant": ("look", "ask"),
+    "bee": ("look", "pay", "ask"),
+    "cat": ("look", "pay", "ask"),
+}
 AGENTS = tuple(TOOLS)
 ON_CRASH: Mapping[str, Mapping[str, str]] = {
     # By default an agent without tools that have side effects is run on, and another is not.
@@ -241,7 +246,14 @@ def parse_task(task: Mapping[str, Any]) -> Answer:
     state = str(task["status"]["state"]).removeprefix("TASK_STATE_").lower()
     artifacts = [artifact for artifact in task.get("artifacts", []) if artifact["name"] == "reply"]
     reply = "".join(part["text"] for artifact in artifacts for part in artifact["parts"])
+    if state in PAUSED:
+        reply = question_in(task["status"])
     return Answer(task["id"], state, reply, task.get("metadata", {}).get("reason"))
+
+
+def question_in(status: Mapping[str, Any]) -> str:
+    """'' if there is none, which is for the checker to judge."""
+    return "".join(part["text"] for part in status.get("message", {}).get("parts", []))
 
 
 def parse_call(output: bytes) -> Answer | None:

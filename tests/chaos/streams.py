@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import httpx
 
 from tests.chaos.history import Answer
-from tests.chaos.servers import parse_task
+from tests.chaos.runs import PAUSED
+from tests.chaos.servers import parse_task, question_in
 
-_ENDED = {"completed", "failed", "canceled", "rejected"}
+_ENDED = PAUSED | {"completed", "failed", "canceled", "rejected"}
 
 
 class Block(NamedTuple):
@@ -78,7 +79,8 @@ class Reading:
         new = "".join(part["text"] for part in update["artifact"]["parts"])
         self.pieces += numbered
         if not update.get("append"):
-            self.resets += bool(self.text)
+            # Another text in its place is what came after a tool was called.
+            self.resets += bool(self.text) and not new
             self.text = ""
         self.text += new
 
@@ -86,7 +88,10 @@ class Reading:
         state = str(update["status"]["state"]).removeprefix("TASK_STATE_").lower()
         if state in _ENDED:
             reason = update.get("metadata", {}).get("reason")
-            self.answer = Answer(update["taskId"], state, self.text if state == "completed" else "", reason)
+            reply = self.text if state == "completed" else ""
+            if state in PAUSED:
+                reply = question_in(update["status"])
+            self.answer = Answer(update["taskId"], state, reply, reason)
 
 
 def _numbers(place: str) -> tuple[int, int]:

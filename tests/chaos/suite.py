@@ -19,7 +19,7 @@ from tests.chaos.clients import Clients
 from tests.chaos.database import Snapshot
 from tests.chaos.faults import TOLD, Fault, PlannedFault, ServerFault, plan, weights
 from tests.chaos.history import History
-from tests.chaos.ledger import Ledger, ToolRun
+from tests.chaos.ledger import ASKS, SIDE_EFFECTS, Ledger, ToolRun
 from tests.chaos.model import RecordingModel
 from tests.chaos.on_server import OnServer, database_of_its_own
 from tests.chaos.servers import LEASE_TTL, Hector, Server, StartError
@@ -42,6 +42,8 @@ _CALL_EVERY = 5
 """Faults, after which a `hector call` is made that nobody kills."""
 _LONGEST_SILENCE = 0.05
 """Seconds in which answers are lost before the connections break."""
+_WHERE_IT_HURTS = SIDE_EFFECTS | {ASKS}
+"""The tools with which a turn cannot simply be run on."""
 _PATIENCE_FOR_A_CALL = 1.0
 """Seconds."""
 _PROGRESS_EVERY = 5.0
@@ -224,7 +226,9 @@ class _Suite:
                 await self._clients.until_answered(3, patience=2)
             self._calling = None
             if fault.in_a_call and fault.kind in {"kill", "stop", "pause"}:
-                self._calling = await Ledger(self._hector.ledger.path).until_paid(_PATIENCE_FOR_A_CALL)
+                self._calling = await Ledger(self._hector.ledger.path).until_run(
+                    _WHERE_IT_HURTS, _PATIENCE_FOR_A_CALL
+                )
             due = await self._make_due([*due, fault], leave=_MOST_POSTPONED)
             if self._report.anomalies:
                 return

@@ -25,22 +25,27 @@ from tests.chaos.history import (
 )
 from tests.chaos.model import lines_of
 from tests.chaos.world import (
+    EIGHT,
+    ELEVEN,
     ELSEWHERE,
     FIVE,
     FOUR,
     HERE,
     NEVER,
+    NINE,
     ONE,
     SEVEN,
     SIX,
     THREE,
     TWO,
+    PauseWorld,
     ToolWorld,
     World,
 )
 
 Damage: TypeAlias = Callable[[World], object]
 ToolDamage: TypeAlias = Callable[[ToolWorld], object]
+PauseDamage: TypeAlias = Callable[[PauseWorld], object]
 
 
 def _turn_vanished(world: World) -> None:
@@ -324,14 +329,151 @@ TOOL_DAMAGES: list[tuple[Kind, ToolDamage]] = [
 ]
 
 
-@pytest.mark.parametrize("world", [World, ToolWorld])
+def _answer_of(world: World, text: str, answer: Answer) -> None:
+    """The client was told otherwise."""
+    world.history.places[HERE].sends[text][0].answer = answer
+
+
+def _question(world: PauseWorld) -> str:
+    return next(row.text for row in world.rows.messages if row.seq == 14)
+
+
+def _paused_without_a_question(world: PauseWorld) -> None:
+    _answer_of(world, SIX, Answer("G", "input_required", ""))
+
+
+def _told_of_the_next_run(world: PauseWorld) -> None:
+    """The end of the turn in place of the question."""
+    _answer_of(world, SIX, Answer("G", "completed", reply_to(EIGHT, 9)))
+
+
+def _refused_but_told_an_end(world: PauseWorld) -> None:
+    """What was told is how the other answer was answered."""
+    world.send(NINE, 15.2, 16.2, Answer("G", "completed", reply_to(EIGHT, 9)))
+
+
+def _refused_without_a_rival(world: PauseWorld) -> None:
+    world.send(EIGHT, 30, 31).refusal = "400: not_paused"
+    world.history.places[HERE].sends[NINE][0].task = None
+
+
+def _refused_and_taken(world: PauseWorld) -> None:
+    """... as if it had been said to a turn of its own."""
+    world.rows.messages = [row for row in world.rows.messages if row.text != NINE]
+    world.rows.turns["K"] = TurnRow("K", "failed", "crashed", False, 25, 25, None, 1)
+    world.rows.messages.append(MessageRow("K", 25, "10", 0, USER, NINE, None, None, "crashed"))
+    world.session(last_seq=25)
+
+
+def _resumed_without_its_own(world: PauseWorld) -> None:
+    lines = world.lines(9)
+    world.call(9, *lines[:-5], lines[-1])
+
+
+def _resumed_in_its_old_place(world: PauseWorld) -> None:
+    """What came between is sent after the turn's own messages."""
+    lines = world.lines(9)
+    world.call(9, *lines[:-7], *lines[-5:-1], *lines[-7:-5], lines[-1])
+
+
+def _stands_where_it_began(world: PauseWorld) -> None:
+    lines = world.lines(10)
+    world.call(10, *lines[:-9], *lines[-7:-1], *lines[-9:-7], lines[-1])
+
+
+def _read_as_answered(world: PauseWorld) -> None:
+    """The turn in between was sent the paused one as if it waited for nothing."""
+    *before, waiting, said = world.lines(8)
+    world.call(8, *before, waiting._replace(marker=None), said)
+
+
+def _question_lost(world: PauseWorld) -> None:
+    """As if the tool had not asked, the model was asked again."""
+    world.rows.messages = [row for row in world.rows.messages if row.turn_id != "J" or row.seq != 24]
+    sent = [*world.lines(11), Line("assistant", "x")]
+    world.history.call(ModelCall(12, 19.9, HERE.agent, tuple(sent)))
+    row = MessageRow("J", 24, None, 0, AGENT, reply_to(ELEVEN, 12), None, None, None)
+    world.rows.messages.append(row)
+    world.turn("J", state="completed", reason=None)
+
+
+def _other_question(world: PauseWorld) -> None:
+    world.message(24, text=_question(world))
+
+
+def _paused_and_leased(world: PauseWorld) -> None:
+    world.session(lease_owner="r", lease_turn_id="J")
+
+
+def _waits_for_a_turn_it_did_not_name(world: PauseWorld) -> None:
+    world.send(NEVER, 20, 21)
+    world.rows.messages.append(MessageRow("J", None, "6", 0, USER, NEVER, 4, None, None))
+    world.session(waiting=1)
+
+
+def _runs_interleaved(world: PauseWorld) -> None:
+    """The message in between stands within a run."""
+    world.message(14, seq=99)
+    world.message(15, seq=14)
+    world.message(99, seq=15)
+
+
+PAUSE_DAMAGES: list[tuple[Kind, PauseDamage]] = [
+    (Kind.LOST, _paused_without_a_question),
+    (Kind.CHANGED, _told_of_the_next_run),
+    (Kind.LOST, _refused_but_told_an_end),
+    (Kind.REFUSED, _refused_without_a_rival),
+    (Kind.REFUSED, _refused_and_taken),
+    (Kind.REFUSED, lambda world: setattr(world.send(EIGHT, 30, 31), "refusal", "404: not_found")),
+    (Kind.DISAGREE, lambda world: world.send(SIX, 30, 31, Answer("G", "completed", "x"))),
+    (Kind.DISAGREE, lambda world: world.send(SIX, 30, 31, Answer("I", "failed", "", "crashed"))),
+    (Kind.CONTEXT, _resumed_without_its_own),
+    (Kind.CONTEXT, _resumed_in_its_old_place),
+    (Kind.CONTEXT, _stands_where_it_began),
+    (Kind.CONTEXT, _read_as_answered),
+    (Kind.UNASKED, _question_lost),
+    (Kind.UNASKED, _other_question),
+    (Kind.UNASKED, lambda world: world.message(22, calls=(ToolCall("call_0", "look", "{}"),))),
+    (Kind.LEASE, _paused_and_leased),
+    (Kind.LEASE, lambda world: world.turn("J", replica_id="r")),
+    (Kind.LEASE, _waits_for_a_turn_it_did_not_name),
+    (Kind.SPLIT, _runs_interleaved),
+    (Kind.SPLIT, lambda world: world.turn("G", earlier_runs=())),
+    (Kind.SPLIT, lambda world: world.turn("G", earlier_runs=((11, 13),))),
+    (Kind.SPLIT, lambda world: world.message(11, run_state=None)),
+    (Kind.SPLIT, lambda world: world.message(24, text=reply_to(ELEVEN, 11))),
+    (Kind.MARK, lambda world: world.message(12, unanswered="waiting for input")),
+    (Kind.MARK, lambda world: world.message(22, unanswered=None)),
+    (Kind.TWICE, lambda world: world.message(24, text=_question(world))),
+]
+
+
+@pytest.mark.parametrize(("kind", "damage"), PAUSE_DAMAGES)
+def test_damage_by_pauses_is_found(kind: Kind, damage: PauseDamage) -> None:
+    world = PauseWorld()
+    damage(world)
+    assert kind in world.check()
+
+
+def test_a_question_that_changes_between_two_looks_is_found() -> None:
+    world = PauseWorld()
+    world.history.places[HERE].sends[SIX][0].answer = None
+    assert world.check() == set()
+    # The turn ended long since; what it asked before its pause did not.
+    for at in (13, 14):
+        row = next(row for row in world.rows.messages if row.seq == at)
+        world.message(at, text=row.text.replace("a1", "b2"))
+    assert Kind.CHANGED in world.check(since=110)
+
+
+@pytest.mark.parametrize("world", [World, ToolWorld, PauseWorld])
 def test_a_sound_session_has_no_anomaly(world: type[World]) -> None:
     assert world().check() == set()
 
 
 def test_the_tables_of_damages_have_every_kind() -> None:
     # An agent that forbids it has a test of its own.
-    assert {kind for kind, _ in [*DAMAGES, *TOOL_DAMAGES]} == set(Kind) - {Kind.RUN_ON}
+    assert {kind for kind, _ in [*DAMAGES, *TOOL_DAMAGES, *PAUSE_DAMAGES]} == set(Kind) - {Kind.RUN_ON}
 
 
 @pytest.mark.parametrize(("kind", "damage"), TOOL_DAMAGES)
@@ -478,6 +620,57 @@ def test_what_may_be_with_tools_is_no_anomaly(change: ToolDamage) -> None:
     world = ToolWorld()
     change(world)
     assert world.check() == set()
+
+
+def _answer_waits(world: PauseWorld) -> None:
+    world.send(NEVER, 20, 99.9).task = "J"
+    world.rows.messages.append(MessageRow("J", None, "6", 0, USER, NEVER, 4, None, None))
+    world.session(waiting=1, next_ticket=4)
+
+
+def _asked_what_was_deleted(world: PauseWorld) -> None:
+    world.delete(20, 21)
+    world.forget()
+    late = world.send(NEVER, 22, 23)
+    late.task, late.refusal = "J", "404: not_found"
+
+
+def _paused_turn_goes_on(world: PauseWorld) -> None:
+    """Between two looks."""
+    assert world.check() == set()
+    world.message(21, run_state="input_required")
+    world.rows.turns["J"] = TurnRow("J", "working", None, False, 25, None, "r", 2, ((21, 24),))
+    world.send(NEVER, 101, 109).task = "J"
+    world.rows.messages.append(MessageRow("J", 25, "6", 0, USER, NEVER, None, None, None))
+    world.session(last_seq=25, lease_owner="r", lease_turn_id="J")
+
+
+def _answer_is_tried_again(world: PauseWorld) -> None:
+    """The run of an answer failed, so its repeat is a turn in place of the whole that had asked."""
+    world.rows.turns["J"] = TurnRow("J", "failed", "crashed", True, 25, 25, None, 2, ((21, 24),))
+    for at in range(21, 25):
+        world.message(at, unanswered="superseded")
+    world.message(21, run_state="input_required")
+    failed = Answer("J", "failed", "", "crashed")
+    world.send(NEVER, 20, 21, failed).task = "J"
+    world.rows.messages.append(MessageRow("J", 25, "6", 0, USER, NEVER, None, None, "superseded"))
+    before = [*world.lines(11)[:-1]]
+    world._turn("K", NEVER, 26, at=30, before=before, call=12, retry=1)
+    world.history.places[HERE].sends[NEVER][1].task = "J"
+    world.session(last_seq=27)
+
+
+@pytest.mark.parametrize("change", [_answer_waits, _asked_what_was_deleted, _answer_is_tried_again])
+def test_what_may_be_with_pauses_is_no_anomaly(change: PauseDamage) -> None:
+    world = PauseWorld()
+    change(world)
+    assert world.check() - {Kind.OPEN, Kind.WAITING} == set()
+
+
+def test_a_paused_turn_may_go_on_between_two_looks() -> None:
+    world = PauseWorld()
+    _paused_turn_goes_on(world)
+    assert world.check(since=110) - {Kind.OPEN} == set()
 
 
 @pytest.mark.parametrize(

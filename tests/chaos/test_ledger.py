@@ -44,10 +44,10 @@ def test_half_a_line_is_read_when_it_is_whole(ledger: Ledger) -> None:
 
 
 async def test_a_payment_is_waited_for(ledger: Ledger) -> None:
-    waiting = asyncio.create_task(Ledger(ledger.path).until_paid(30))
+    waiting = asyncio.create_task(Ledger(ledger.path).until_run({"pay"}, 30))
     await tools.look("k")
     await asyncio.to_thread(tools.pay, "k")
     paid = await waiting
     assert paid
     assert (paid.tool, paid) == ("pay", ledger.news()[-1])
-    assert await Ledger(ledger.path).until_paid(0) is None, "what was paid before does not count"
+    assert await Ledger(ledger.path).until_run({"pay"}, 0) is None, "what was paid before does not count"

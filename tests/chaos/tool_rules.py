@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 
 from tests.chaos.anomalies import Kind
-from tests.chaos.database import PlaceRows
+from tests.chaos.database import AGENT, PlaceRows
 from tests.chaos.history import PlaceHistory, ToolCall, parse_key
-from tests.chaos.ledger import SIDE_EFFECTS, parse_result
-from tests.chaos.runs import UNKNOWN
+from tests.chaos.ledger import ASKS, SIDE_EFFECTS, parse_questions, parse_result
+from tests.chaos.runs import UNKNOWN, Run, is_question, runs_of
 
 _NEVER_RUN_ON = frozenset({"bee"})
 """Agents with `on_crash: fail`."""
@@ -19,6 +19,8 @@ def anomalies(told: PlaceHistory, rows: PlaceRows, since: float, until: float) -
     yield from _declarations(rows)
     yield from _results(told, rows)
     yield from _ends(rows)
+    for run in runs_of(rows):
+        yield from _questions(run)
     if told.place.agent in _NEVER_RUN_ON:
         yield from _attempts(rows)
 
@@ -57,6 +59,18 @@ def _results(told: PlaceHistory, rows: PlaceRows) -> Iterator[tuple[Kind, str]]:
         ran = says and any(run.run == says.run for run in told.tool_runs.get(key, []))
         if row.failed or not says or says.key != key or not ran:
             yield Kind.RESULT, f"that of {key!r} is {row.result.text!r}"
+
+
+def _questions(run: Run) -> Iterator[tuple[Kind, str]]:
+    """Whoever was to be asked was asked, and nothing else came before the answer."""
+    results = {row.result.call_id: parse_result(row.result.text) for row in run.rows if row.result}
+    for place, row in enumerate(run.rows):
+        wanted = [results.get(call.id) for call in row.calls if call.name == ASKS]
+        said = next((later for later in run.rows[place + 1 :] if later.role == AGENT), None)
+        if wanted and said and (not is_question(said) or parse_questions(said.text) != wanted):
+            yield Kind.UNASKED, f"turn {run.turn_id} was to ask {wanted} and says {said.text!r}, {said.calls}"
+        if said and is_question(said) and row.calls and not wanted:
+            yield Kind.UNASKED, f"turn {run.turn_id} asks {said.text!r}, and no tool did"
 
 
 def _ends(rows: PlaceRows) -> Iterator[tuple[Kind, str]]:

@@ -7,7 +7,7 @@ import random
 import time
 import uuid
 
-from hector import tool
+from hector import InputRequiredError, tool
 
 LEDGER = "HECTOR_CHAOS_LEDGER"
 """The environment variable with the ledger's path."""
@@ -33,6 +33,15 @@ def pay(key: str) -> str:
     run = _enter("pay", key)
     _block(_a_while())
     return f"{key} ran as {run}"
+
+
+@tool(idempotent=True)
+async def ask(key: str) -> str:
+    """Ask the user something."""
+    await asyncio.sleep(_a_while())
+    run = _enter("ask", key)
+    await asyncio.sleep(_a_while())
+    raise InputRequiredError(f"{key} ran as {run}, what now?")
 
 
 def _enter(name: str, key: str) -> str:

@@ -23,11 +23,13 @@ from tests.chaos.history import (
     step_to,
     text_of,
 )
-from tests.chaos.ledger import SIDE_EFFECTS, ToolRun
+from tests.chaos.ledger import ASKS, SIDE_EFFECTS, ToolRun
 
 HERE = Place("ant", "una", "s")
 ELSEWHERE = Place("ant", "uwe", "s")
-ONE, TWO, THREE, FOUR, FIVE, NEVER, SIX, SEVEN = (text_of(HERE, number) for number in range(1, 9))
+ONE, TWO, THREE, FOUR, FIVE, NEVER, SIX, SEVEN, EIGHT, NINE, TEN, ELEVEN = (
+    text_of(HERE, number) for number in range(1, 13)
+)
 
 
 @dataclass
@@ -84,6 +86,72 @@ class World:
     def check(self, *, since: float = 100.0) -> set[Kind]:
         snapshot = Snapshot(since, since + 1, {HERE: self.rows}, [])
         return {anomaly.kind for anomaly in self.checker.check(self.history, snapshot, final=True)}
+
+    # --- more turns
+
+    def asks(
+        self,
+        turn: str,
+        text: str,
+        seq: int,
+        *,
+        at: float,
+        mark: str | None = None,
+        run_state: str | None = None,
+        task: str | None = None,
+    ) -> None:
+        self.send(text, at, at + 1).task = task
+        number = text.rpartition("/")[2]
+        self.rows.messages.append(MessageRow(turn, seq, number, 0, USER, text, None, run_state, mark))
+
+    def calls(
+        self,
+        turn: str,
+        text: str,
+        seq: int,
+        tools: Sequence[str],
+        *,
+        call: int,
+        before: Sequence[Line],
+        mark: str | None = None,
+    ) -> tuple[ToolCall, ...]:
+        """The model calls tools, and they run."""
+        keys = [key_of(text, call, number) for number in range(1, len(tools) + 1)]
+        asked = tuple(zip(tools, keys, strict=True))
+        at = self.history.places[HERE].sends[text][0].start + 0.5
+        self.history.call(ModelCall(call, at, HERE.agent, tuple(before), asked))
+        calls = tuple(ToolCall(f"call_{n}", tool, arguments_of(key)) for n, (tool, key) in enumerate(asked))
+        harmless = tuple(tool not in SIDE_EFFECTS for tool in tools)
+        row = MessageRow(turn, seq, None, 0, AGENT, step_to(text, call), None, None, mark, calls, harmless)
+        self.rows.messages.append(row)
+        for tool, key in asked:
+            self.runs(tool, key, at=at + 0.1)
+        return calls
+
+    def runs(self, tool: str, key: str, *, at: float, run: str = "a1") -> None:
+        self.history.tool_ran(ToolRun(tool, key, run, 7, at))
+
+    def returns(self, turn: str, seq: int, call: ToolCall, *, mark: str | None = None) -> None:
+        result = ToolResult(call.id, result_of(call))
+        self.rows.messages.append(
+            MessageRow(turn, seq, None, 0, NEITHER, "", None, None, mark, result=result)
+        )
+
+    def pauses(
+        self, turn: str, text: str, seq: int, *, call: int, before: Sequence[Line], mark: str | None = None
+    ) -> list[Line]:
+        """A tool asks the user; what the model is to be sent of it."""
+        calls = self.calls(turn, text, seq, [ASKS], call=call, before=before, mark=mark)
+        (asking,) = calls
+        self.returns(turn, seq + 1, asking, mark=mark)
+        question = question_of(asking)
+        self.rows.messages.append(MessageRow(turn, seq + 2, None, 0, AGENT, question, None, None, mark))
+        result = Line("tool", result_of(asking), call_id=asking.id)
+        return [Line("assistant", step_to(text, call), calls=calls), result, Line("assistant", question)]
+
+    def ends(self, turn: str, text: str, first: int, last: int, answer: Answer) -> None:
+        self.history.places[HERE].sends[text][0].answer = answer
+        self.rows.turns[turn] = TurnRow(turn, answer.state, answer.reason, False, first, last, None, 1)
 
     # --- what goes wrong
 
@@ -143,48 +211,53 @@ class ToolWorld(World):
         self.ends("H", SEVEN, 16, 17, Answer("H", "failed", reason="tool_unknown"))
         self.session(last_seq=17)
 
-    def asks(self, turn: str, text: str, seq: int, *, at: float, mark: str | None = None) -> None:
-        self.send(text, at, at + 1)
-        number = text.rpartition("/")[2]
-        self.rows.messages.append(MessageRow(turn, seq, number, 0, USER, text, None, None, mark))
 
-    def calls(
-        self,
-        turn: str,
-        text: str,
-        seq: int,
-        tools: Sequence[str],
-        *,
-        call: int,
-        before: Sequence[Line],
-        mark: str | None = None,
-    ) -> tuple[ToolCall, ...]:
-        """The model calls tools, and they run."""
-        keys = [key_of(text, call, number) for number in range(1, len(tools) + 1)]
-        asked = tuple(zip(tools, keys, strict=True))
-        at = self.history.places[HERE].sends[text][0].start + 0.5
-        self.history.call(ModelCall(call, at, HERE.agent, tuple(before), asked))
-        calls = tuple(ToolCall(f"call_{n}", tool, arguments_of(key)) for n, (tool, key) in enumerate(asked))
-        harmless = tuple(tool not in SIDE_EFFECTS for tool in tools)
-        row = MessageRow(turn, seq, None, 0, AGENT, step_to(text, call), None, None, mark, calls, harmless)
-        self.rows.messages.append(row)
-        for tool, key in asked:
-            self.runs(tool, key, at=at + 0.1)
-        return calls
+@dataclass
+class PauseWorld(World):
+    """Four more turns: one asked its user, one came in between, one after the answer; the last still asks."""
 
-    def runs(self, tool: str, key: str, *, at: float, run: str = "a1") -> None:
-        self.history.tool_ran(ToolRun(tool, key, run, 7, at))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        before = [*self.lines(6), Line("assistant", reply_to(FIVE, 6))]
+        own = [Line("user", SIX)]
+        self.asks("G", SIX, 11, at=11, run_state="input_required")
+        own += self.pauses("G", SIX, 12, call=7, before=[*before, *own])
+        self.history.places[HERE].sends[SIX][0].answer = Answer("G", "input_required", own[-1].text)
 
-    def returns(self, turn: str, seq: int, call: ToolCall) -> None:
-        result = ToolResult(call.id, result_of(call))
-        self.rows.messages.append(
-            MessageRow(turn, seq, None, 0, NEITHER, "", None, None, None, result=result)
+        said = Line("user", SIX, "waiting for input")
+        self._turn("H", SEVEN, 15, at=13, before=[*before, said], call=8)
+        between = [Line("user", SEVEN), Line("assistant", reply_to(SEVEN, 8))]
+
+        self.asks("G", EIGHT, 17, at=15, task="G")
+        own.append(Line("user", EIGHT))
+        self.history.call(ModelCall(9, 15.5, HERE.agent, (*before, *between, *own)))
+        self.rows.messages.append(MessageRow("G", 18, None, 0, AGENT, reply_to(EIGHT, 9), None, None, None))
+        self.ends("G", EIGHT, 17, 18, Answer("G", "completed", reply_to(EIGHT, 9)))
+        self.turn("G", attempt=2, earlier_runs=((11, 14),))
+        own.append(Line("assistant", reply_to(EIGHT, 9)))
+        # Another answer to the same question came too late.
+        self.send(NINE, 15.2, 16.2).task = "G"
+        self.history.places[HERE].sends[NINE][0].refusal = "400: not_paused"
+        rejected = MessageRow("G", None, "10", 0, USER, NINE, 3, "rejected", None)
+        self.rows.messages.append(rejected)
+
+        # It stands where its answer came.
+        self._turn("I", TEN, 19, at=17, before=[*before, *between, *own], call=10)
+        before += [*between, *own, Line("user", TEN), Line("assistant", reply_to(TEN, 10))]
+        waits = "waiting for input"
+        self.asks("J", ELEVEN, 21, at=19, mark=waits)
+        *_, question = self.pauses(
+            "J", ELEVEN, 22, call=11, before=[*before, Line("user", ELEVEN)], mark=waits
         )
-
-    def ends(self, turn: str, text: str, first: int, last: int, answer: Answer) -> None:
-        self.history.places[HERE].sends[text][0].answer = answer
-        self.rows.turns[turn] = TurnRow(turn, answer.state, answer.reason, False, first, last, None, 1)
+        self.ends("J", ELEVEN, 21, 24, Answer("J", "input_required", question.text, waits))
+        self.session(last_seq=24)
 
 
 def result_of(call: ToolCall) -> str:
+    if call.name == ASKS:
+        return f"the user was asked: {question_of(call)}; the answer follows"
     return f"{call.key} ran as a1"
+
+
+def question_of(call: ToolCall) -> str:
+    return f"{call.key} ran as a1, what now?"
