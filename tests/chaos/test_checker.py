@@ -292,6 +292,19 @@ def _own_steps_in_order_of_arrival(world: ToolWorld) -> None:
     world.call(8, *before, other, one)
 
 
+def _turns_interleaved(world: ToolWorld) -> None:
+    """And both say so."""
+    world.message(15, seq=99)
+    world.message(16, seq=15)
+    world.message(99, seq=16)
+    world.turn("G", last_seq=16)
+    world.turn("H", first_seq=15)
+
+
+def _completed_without_a_word(world: ToolWorld) -> None:
+    world.rows.turns["I"] = TurnRow("I", "completed", None, False, None, None, None, 1)
+
+
 def _called_twice(world: ToolWorld) -> None:
     world.message(17, calls=(ToolCall("call_0", "pay", arguments_of(key_of(SIX, 7, 2))),))
 
@@ -315,6 +328,9 @@ TOOL_DAMAGES: list[tuple[Kind, ToolDamage]] = [
     (Kind.DISAGREE, lambda world: world.send(SEVEN, 30, 31, Answer("I", "failed", reason="crashed"))),
     (Kind.HARMLESS, _no_effects),
     (Kind.SPLIT, _result_missing),
+    (Kind.SPLIT, _turns_interleaved),
+    (Kind.SPLIT, _completed_without_a_word),
+    (Kind.SPLIT, lambda world: world.rows.turns.pop("H")),
     (Kind.SPLIT, lambda world: world.message(14, result=ToolResult("call_7", ""))),
     (Kind.CONTEXT, _own_step_forgotten),
     (Kind.CONTEXT, _own_steps_in_order_of_arrival),

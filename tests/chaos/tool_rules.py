@@ -7,9 +7,9 @@ from tests.chaos.database import AGENT, PlaceRows
 from tests.chaos.history import PlaceHistory, ToolCall, parse_key
 from tests.chaos.ledger import ASKS, SIDE_EFFECTS, parse_questions, parse_result
 from tests.chaos.runs import UNKNOWN, Run, is_question, runs_of
+from tests.chaos.servers import ON_CRASH
 
-_NEVER_RUN_ON = frozenset({"bee"})
-"""Agents with `on_crash: fail`."""
+_NEVER_RUN_ON = {agent for agent, turns in ON_CRASH.items() if turns.get("on_crash") == "fail"}
 
 
 def anomalies(told: PlaceHistory, rows: PlaceRows, since: float, until: float) -> Iterator[tuple[Kind, str]]:
