@@ -414,6 +414,25 @@ async def test_who_subscribes_to_a_paused_task_is_told_its_question(start: Start
     assert end["statusUpdate"]["status"]["message"]["content"] == [{"text": "which?"}]
 
 
+async def test_a_stream_goes_on_to_the_question_of_its_own_message_alone(start: StartSite) -> None:
+    def which() -> str:
+        """Ask."""
+        raise InputRequiredError("which?")
+
+    site = await start(tools=[FunctionTool(which)])
+    sent = said("call which", "s", message_id="m1")
+    first = events(await site.http.post("/v1/agents/a/message:stream", **sent))
+    task = first[0]["task"]["id"]
+    await site.ask("say painted", "s", message_id="m2", taskId=task)
+    for place in ("1.1", "1.2"):
+        headers = {"Last-Event-ID": f"{task}.{place}"}
+        again = events(await site.http.post("/v1/agents/a/message:stream", **(sent | {"headers": headers})))
+        assert "painted" not in json.dumps(again)
+        status = (again[-1].get("task") or again[-1]["statusUpdate"])["status"]
+        assert status["state"] == "TASK_STATE_INPUT_REQUIRED"
+        assert status["message"]["content"] == [{"text": "which?"}]
+
+
 async def test_nobody_subscribes_to_what_is_not_there(site: Site) -> None:
     assert (await site.http.get("/v1/agents/a/tasks/none:subscribe")).status_code == 404
 

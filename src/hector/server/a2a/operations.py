@@ -85,7 +85,8 @@ class Operations:
     ) -> Events:
         """The task, the reply as the model writes it, the end."""
         handle = await self._submit(agent, user_id, asked, stream=True)
-        if handle.repeated and after:
+        # Of a run that has ended the handle knows the end alone. What came behind its pause is another's.
+        if handle.repeated and after and handle.feed.ended and not (await handle.result()).state.paused:
             # Where its session was deleted meanwhile, the handle tells that.
             with suppress(NotFoundError):
                 handle = await self._runtime.listen(agent, user_id, handle.turn_id)
