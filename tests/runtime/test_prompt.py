@@ -84,7 +84,7 @@ async def test_one_follower_serves_all_who_listen_and_ends_with_them(start: Star
     one, two = await start(), await start()
     handle = await one.send("stream 2 ab\nwait g")
     await one.model.gate("g").reached.wait()
-    followers = two.opened.runner._followed
+    followers = two.opened.runner._followers.followed
     listening = [await two.runtime.listen("a", "u", handle.turn_id) for _ in range(3)]
     assert followers.total() == 0, "nobody listens yet"
     told = [each.told() for each in listening]
@@ -111,7 +111,7 @@ async def test_who_listens_to_what_waits_here_asks_nobody(start: StartNode) -> N
     listening = await node.runtime.listen("a", "u", waiting.turn_id)
     node.model.gate("g").opened.set()
     assert (await listening.result()).reply == "1"
-    assert not node.opened.runner._followed
+    assert not node.opened.runner._followers.followed
     assert listening.feed is waiting.feed
 
 

@@ -34,7 +34,7 @@ async def test_who_sends_a_message_is_told_of_the_silence_and_repeats(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        impatient(patch, "runtime.turns.ANSWER_WITHIN")
+        impatient(patch, "runtime.arrivals.ANSWER_WITHIN")
         silence = Silence(node, "accept", patch)
         with pytest.raises(OutcomeUnknownError, match="safe to repeat"):
             await node.send("say 0", message_id="m1")

@@ -2,8 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
+from typing import Any
+from weakref import WeakValueDictionary
 
 from hector.domain.errors import (
     CallerError,
@@ -17,6 +20,7 @@ from hector.domain.events import EventStore, Told
 from hector.domain.ids import SessionKey
 from hector.domain.turns import Reason, Turn, TurnState
 from hector.runtime.feed import TurnFeed
+from hector.runtime.unknown import defect
 from hector.runtime.wakes import Bell, Wakes, session_topic
 
 ANSWER_WITHIN = 30.0
@@ -62,7 +66,47 @@ class FollowedFeed(TurnFeed):
                 self._following = None
 
 
-async def follow(
+class Followers:
+    """What this process follows of the turns that run, or wait, in others."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        wakes: Wakes,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        self._store, self._wakes, self._spawn = store, wakes, spawn
+        self._feeds: WeakValueDictionary[tuple[str, str], FollowedFeed] = WeakValueDictionary()
+        """By turn and message id, as long as somebody holds them."""
+        self.followed: Counter[SessionKey] = Counter()
+        """How many turns."""
+
+    def cares_for(self, key: SessionKey) -> bool:
+        return self.followed[key] > 0
+
+    def feed(self, key: SessionKey, turn_id: str, message_id: str) -> FollowedFeed:
+        """One for all who listen to it here."""
+        place = turn_id, message_id
+        feed = self._feeds.get(place)
+        if feed is None or feed.ended:
+            feed = FollowedFeed(lambda feed: self._spawn(self.follow(key, *place, feed)))
+            self._feeds[place] = feed
+        return feed
+
+    async def follow(self, key: SessionKey, turn_id: str, message_id: str, feed: TurnFeed) -> None:
+        """End the feed when the turn has ended, or the run of that message."""
+        self.followed[key] += 1
+        try:
+            await _follow(self._store, self._wakes, feed, key, turn_id, message_id)
+        except Exception as error:  # noqa: BLE001  # whoever waits must be told something
+            feed.fail(defect(error))
+        finally:
+            self.followed[key] -= 1
+            if not self.followed[key]:
+                del self.followed[key]
+
+
+async def _follow(
     store: EventStore, wakes: Wakes, feed: TurnFeed, key: SessionKey, turn_id: str, message_id: str
 ) -> None:
     """Tell the feed what the turn tells, until the run of that message ends."""
@@ -107,7 +151,7 @@ async def _to_the_end(
                 for told in progress.events:
                     feed.relay(told)
                 if turn and (turn.state.terminal or turn.state.paused):
-                    check_reached(turn, message_id)
+                    _check_reached(turn, message_id)
                     return turn
         if feed.place != before:
             pause = _POLL_STREAM
@@ -122,7 +166,7 @@ def deleted(key: SessionKey, turn_id: str) -> Turn:
     return Turn(turn_id, key, TurnState.CANCELED, Reason.SESSION_DELETED, "the session was deleted meanwhile")
 
 
-def check_reached(turn: Turn, message_id: str) -> None:
+def _check_reached(turn: Turn, message_id: str) -> None:
     """Raise `CallerError` where the message waited for this turn, which was paused, and does so no longer."""
     if not message_id or any(stored.message_id == message_id for stored in turn.messages):
         return

@@ -2,11 +2,8 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any, Protocol, assert_never
-from weakref import WeakValueDictionary
 
 from hector.domain.agents import Agent
 from hector.domain.errors import (
@@ -26,7 +23,6 @@ from hector.domain.push import PushConfig
 from hector.domain.replicas import OpenTurn, ReplicaStore
 from hector.domain.sessions import SessionDirectory
 from hector.domain.turns import (
-    Accepted,
     Arrival,
     Begun,
     Joined,
@@ -38,19 +34,19 @@ from hector.domain.turns import (
     TurnState,
     TurnStore,
 )
-from hector.engine.defects import describe_defect
 from hector.engine.turn import TurnRun
+from hector.runtime.arrivals import Arrivals, accept_surely
 from hector.runtime.event_log import EventLog
 from hector.runtime.feed import TurnFeed
-from hector.runtime.following import ANSWER_WITHIN, FollowedFeed, follow
+from hector.runtime.following import Followers
 from hector.runtime.handle import TurnHandle
 from hector.runtime.local_turns import LocalTurn, LocalTurns
 from hector.runtime.queue import SessionQueue
+from hector.runtime.unknown import defect, silence
 from hector.runtime.wakes import ORPHANS, Signals, Wakes, session_topic
 
 logger = logging.getLogger(__name__)
 
-_ACCEPT_TRIES = 3
 _LAST_WRITES = 5.0
 """Seconds for what a stop has to write; a database that does not answer is not to hold it up for longer."""
 _LAST_STEPS = 1.0
@@ -89,14 +85,9 @@ class TurnRunner:
         self._taking: set[SessionKey] = set()
         """Sessions of which a queue is about to begin a turn: the store may know that before we do."""
         self.wakes = Wakes(store.signals)
-        self._elsewhere: WeakValueDictionary[tuple[str, str], FollowedFeed] = WeakValueDictionary()
-        """By turn and message id: what runs in other processes, as long as somebody here holds it."""
-        self._followed: Counter[SessionKey] = Counter()
-        """Of turns that run elsewhere, as far as this process knows."""
+        self._followers = Followers(store, self.wakes, self._spawn)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._accepting: set[asyncio.Task[Any]] = set()
-        self._arriving: Counter[str] = Counter()
-        """Turns that those are about to begin, likewise."""
+        self._arrivals = Arrivals(self._spawn)
         self.closing = False
         """No turn begins any more."""
         self.changed: Callable[[str], None] = _tell_nobody
@@ -131,27 +122,9 @@ class TurnRunner:
             agent.turns.max_waiting,
             push,
         )
-        # A task of its own: what was accepted must run, also if the caller is cancelled in the middle of it.
-        accepting = self._spawn(self._submit(agent, arrival, stream=stream))
-        self._accepting.add(accepting)
-        self._arriving[resumes or arrival.turn_id] += 1
-        accepting.add_done_callback(partial(self._accepted, resumes or arrival.turn_id))
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                return await asyncio.shield(accepting)
-        except TimeoutError:
-            raise _silent() from None
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if accepting.cancelled() and not (caller and caller.cancelling()):  # by `close`
-                raise _silent() from None
-            raise
-
-    def _accepted(self, turn_id: str, accepting: asyncio.Task[Any]) -> None:
-        self._accepting.discard(accepting)
-        self._arriving -= Counter([turn_id])
-        if not accepting.cancelled():
-            accepting.exception()  # it is the caller's, who may have left
+        return await self._arrivals.see_in(
+            resumes or arrival.turn_id, self._submit(agent, arrival, stream=stream)
+        )
 
     def listen(self, turn: Turn) -> TurnFeed:
         """What a turn tells, whatever its state."""
@@ -206,11 +179,11 @@ class TurnRunner:
 
     def _answers_for(self, key: SessionKey, turn_id: str) -> bool:
         ours = (local.turn_id for local in self._locals.of(key) if local.stop_reason != _LOST)
-        return turn_id in self._arriving or turn_id in ours
+        return turn_id in self._arrivals or turn_id in ours
 
     def cares_for(self, key: SessionKey) -> bool:
         """Somebody in this process waits for a turn of the session, or listens to one."""
-        return bool(self._locals.of(key)) or self._followed[key] > 0
+        return bool(self._locals.of(key)) or self._followers.cares_for(key)
 
     def drop(self, turn_id: str) -> None:
         """Stop what this process does for a turn that is not its own any longer; nothing is written."""
@@ -262,7 +235,7 @@ class TurnRunner:
                 await self._end_running()
         except TimeoutError:
             logger.warning("the session store does not answer; turns that run are left to other replicas")
-        for accepting in self._accepting:
+        for accepting in self._arrivals.tasks:
             accepting.cancel()
         for local in self._locals:
             self._fail(
@@ -293,12 +266,12 @@ class TurnRunner:
         """What runs a turn, or may be about to begin one."""
         running = {local.task for local in self._locals if local.task}
         queues = {queue.task for queue in self._queues.values()}
-        return {task for task in running | queues | self._accepting if not task.done()}
+        return {task for task in running | queues | self._arrivals.tasks if not task.done()}
 
     # --- accepting
 
     async def _submit(self, agent: Agent, arrival: Arrival, *, stream: bool) -> TurnHandle:
-        accepted = await self._accept(agent, arrival)
+        accepted = await accept_surely(self._store, arrival, agent.memory.limit)
         key, message_id = arrival.key, arrival.message_id
         match accepted:
             case Begun():
@@ -333,23 +306,6 @@ class TurnRunner:
             case _:
                 assert_never(accepted)
 
-    async def _accept(self, agent: Agent, arrival: Arrival) -> Accepted:
-        """The same arrival again after a commit without an answer: by its turn id it has one effect."""
-        unknown: OutcomeUnknownError | None = None
-        for _ in range(_ACCEPT_TRIES):
-            try:
-                return await self._store.accept(arrival, agent.memory.limit)
-            except OutcomeUnknownError as error:
-                logger.warning("no answer to the commit of message %r", arrival.message_id)
-                unknown = error
-            except StorageError as error:
-                if unknown:
-                    # That this try changed nothing says nothing of the one before.
-                    raise unknown from error
-                raise
-        assert unknown, "each try returned or raised"
-        raise unknown
-
     def _feed_of(self, message_id: str, turn: Turn) -> TurnFeed:
         local = self._locals.find(turn.key, turn.id, message_id)
         if local and not local.feed.failed:
@@ -357,15 +313,9 @@ class TurnRunner:
         return self._feed_elsewhere(turn, message_id)
 
     def _feed_elsewhere(self, turn: Turn, message_id: str) -> TurnFeed:
-        """One for all who listen to it here."""
-        place = turn.id, message_id
-        feed = self._elsewhere.get(place)
-        if feed is None or feed.ended:
-            feed = FollowedFeed(lambda feed: self._spawn(self._follow(turn.key, *place, feed)))
-            self._elsewhere[place] = feed
         if not turn.state.terminal:
             self.adopt(turn.key)  # its replica may be gone
-        return feed
+        return self._followers.feed(turn.key, turn.id, message_id)
 
     # --- running
 
@@ -390,7 +340,7 @@ class TurnRunner:
             tell,
             before_end=log.settle,
             # Who listens is told, and may ask again; the turn goes on, and keeps what the model has said.
-            on_silence=lambda: local.feed.fail(_silent()),
+            on_silence=lambda: local.feed.fail(silence()),
             stream=local.stream,
         )
         local.feed.begin(begun.lease.attempt)
@@ -411,7 +361,7 @@ class TurnRunner:
         except HectorError as error:
             self._fail(local, error)
         except Exception as error:  # noqa: BLE001  # whoever waits must be told something
-            self._fail(local, _defect(error))
+            self._fail(local, defect(error))
         finally:
             # The session is free, whatever became of the turn.
             self._locals.remove(local)
@@ -429,7 +379,7 @@ class TurnRunner:
         except HectorError as error:
             self._fail(local, error)
         except Exception as error:  # noqa: BLE001  # whoever waits must be told something
-            self._fail(local, _defect(error))
+            self._fail(local, defect(error))
 
     async def _settled(self, local: LocalTurn, run: TurnRun, reason: str) -> Turn | None:
         """The ended turn; None if it was not ours to end."""
@@ -455,20 +405,8 @@ class TurnRunner:
             local.key.agent_id,
         )
         # Not in this task: the queue of the session waits for it, and may have to run the turn on.
-        self._start(self._follow(local.key, local.turn_id, local.message_id, local.feed))
+        self._start(self._followers.follow(local.key, local.turn_id, local.message_id, local.feed))
         self.adopt(local.key)
-
-    async def _follow(self, key: SessionKey, turn_id: str, message_id: str, feed: TurnFeed) -> None:
-        """End the feed when the turn has ended that runs, or waits, in another process."""
-        self._followed[key] += 1
-        try:
-            await follow(self._store, self.wakes, feed, key, turn_id, message_id)
-        except Exception as error:  # noqa: BLE001  # whoever waits must be told something
-            feed.fail(_defect(error))
-        finally:
-            self._followed[key] -= 1
-            if not self._followed[key]:
-                del self._followed[key]
 
     def _stop(self, local: LocalTurn, reason: str) -> None:
         if local.task and not local.task.done() and local.stop_reason is None:
@@ -493,7 +431,7 @@ class TurnRunner:
         try:
             turn = await self._store.withdraw(local.key, local.turn_id, local.message_id, reason)
         except Exception as error:  # noqa: BLE001  # whoever waits must be told something
-            local.feed.fail(error if isinstance(error, HectorError) else _defect(error))
+            local.feed.fail(error if isinstance(error, HectorError) else defect(error))
             # It still stands in the queue, and nobody waits for it any more.
             loop = asyncio.get_running_loop()
             local.deadline = None if self.closing else loop.call_later(1.0, self._waited_enough, local)
@@ -567,7 +505,7 @@ class TurnRunner:
             if left and local.task is None and not local.feed.ended:
                 # It was not we who began it, or it ended without a run.
                 self._leave(local)
-                self._start(self._follow(local.key, local.turn_id, local.message_id, local.feed))
+                self._start(self._followers.follow(local.key, local.turn_id, local.message_id, local.feed))
 
     def _queue(self, key: SessionKey) -> SessionQueue:
         queue = self._queues.get(key)
@@ -609,21 +547,8 @@ class TurnRunner:
         return task
 
 
-def _defect(error: Exception) -> OutcomeUnknownError:
-    """Logged here; what the caller is told. A turn that is left behind is ended by the heartbeat."""
-    logger.error("a turn met a defect:\n%s", describe_defect(error))
-    return OutcomeUnknownError("internal error; the message is safe to repeat under its id")
-
-
 def _tell_nobody(turn_id: str) -> None:
     pass
-
-
-def _silent() -> OutcomeUnknownError:
-    return OutcomeUnknownError(
-        "the session store does not answer, so nobody knows what was stored; the message is safe to repeat"
-        " under its id"
-    )
 
 
 def _stopped(run: TurnRun, reason: str) -> Outcome:
