@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hector.domain.errors import InputRequiredError, WaitedTooLongError
+from hector.domain.errors import InputRequiredError, NotPausedError, WaitedTooLongError
 from hector.domain.messages import ModelMessage, Text, ToolMessage, UserMessage
 from hector.domain.turns import Recovery, TurnSettings, TurnState
 from hector.tools.function import FunctionTool
@@ -159,3 +159,33 @@ async def test_whose_message_is_taken_by_another_is_told_its_question_and_not_wh
     await two.opened.runner.look(KEY)
     told = await handle.result()
     assert (told.state, told.reply) == (TurnState.INPUT_REQUIRED, "which colour?")
+
+
+async def test_an_answer_that_came_too_late_is_refused_also_while_it_still_stands_in_the_queue(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = {"ask": FunctionTool(_ask)}
+    one, two = await start(tools=tools), await start(tools=tools)
+    paused = await one.ask("call ask")
+    between = await one.send("wait g\nsay between")
+    await one.model.gate("g").reached.wait()
+    first = await one.send("wait h\nsay red", message_id="m1", task_id=paused.id)
+    late = await one.send("say blue", message_id="m2", task_id=paused.id)
+    one.model.gate("g").opened.set()
+    await between.result()
+    await one.model.gate("h").reached.wait()
+    take, go_on = one.store.take, asyncio.Event()
+
+    async def waits(*asked: Any, **more: Any) -> Any:
+        await go_on.wait()
+        return await take(*asked, **more)
+
+    monkeypatch.setattr(one.store, "take", waits)
+    one.model.gate("h").opened.set()
+    assert (await first.result()).reply == "red"
+    joined = await two.send("say blue", message_id="m2", task_id=paused.id)
+    with pytest.raises(NotPausedError):
+        await joined.result()
+    go_on.set()
+    with pytest.raises(NotPausedError):
+        await late.result()

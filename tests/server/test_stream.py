@@ -27,7 +27,7 @@ from hector.server.a2a.dialect import Dialect
 from hector.server.a2a.narrator import Narrator
 from hector.server.http.responses import EventStream, to_json
 from hector.tools.function import FunctionTool
-from tests.server.site import Site, StartSite, events, said
+from tests.server.site import Site, StartSite, events, reply, said
 
 KEY = SessionKey("a", "u", "s")
 
@@ -431,6 +431,65 @@ async def test_a_stream_goes_on_to_the_question_of_its_own_message_alone(start: 
         status = (again[-1].get("task") or again[-1]["statusUpdate"])["status"]
         assert status["state"] == "TASK_STATE_INPUT_REQUIRED"
         assert status["message"]["content"] == [{"text": "which?"}]
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_who_answers_too_late_is_not_told_how_another_answer_was_answered(
+    start: StartSite, monkeypatch: pytest.MonkeyPatch, streams: bool
+) -> None:
+    def which() -> str:
+        """Ask."""
+        raise InputRequiredError("which?")
+
+    async def send(text: str, **more: Any) -> Any:
+        sent = said(text, "s", configuration={"blocking": False}, **more)
+        return await site.http.post("/v1/agents/a/message:send", **sent)
+
+    site = await start(tools=[FunctionTool(which)])
+    asked = await site.ask("call which", "s")
+    await send("wait g\nsay between")
+    await site.model.gate("g").reached.wait()
+    await send("wait h\nsay red", message_id="m1", taskId=asked["id"])
+    await send("say blue", message_id="m2", taskId=asked["id"])
+    site.model.gate("g").opened.set()
+    await site.model.gate("h").reached.wait()
+    store = site.runtime._stores["main"].store
+    take, go_on = store.take, asyncio.Event()
+
+    async def waits(*names: Any, **more: Any) -> Any:
+        await go_on.wait()
+        return await take(*names, **more)
+
+    # The late answer still stands in the queue.
+    monkeypatch.setattr(store, "take", waits)
+    site.model.gate("h").opened.set()
+    assert reply(await site.ask("wait h\nsay red", "s", message_id="m1", taskId=asked["id"])) == "red"
+    accept, turn = site.runtime.send, site.runtime.turn
+    joined, looked = asyncio.Event(), asyncio.Event()
+
+    async def joins(*names: Any, **more: Any) -> Any:
+        handle = await accept(*names, **more)
+        joined.set()
+        return handle
+
+    async def looks(*names: str) -> Any:
+        found = await turn(*names)
+        if joined.is_set():
+            looked.set()
+        return found
+
+    monkeypatch.setattr(site.runtime, "send", joins)
+    monkeypatch.setattr(site.runtime, "turn", looks)
+    configuration = {} if streams else {"configuration": {"blocking": False}}
+    sent = said("say blue", "s", message_id="m2", taskId=asked["id"], **configuration)
+    again = asyncio.create_task(
+        site.http.post(f"/v1/agents/a/message:{'stream' if streams else 'send'}", **sent)
+    )
+    await looked.wait()
+    go_on.set()
+    answer = await again
+    assert "red" not in answer.text
+    assert "not_paused" in answer.text
 
 
 async def test_nobody_subscribes_to_what_is_not_there(site: Site) -> None:

@@ -146,9 +146,12 @@ class Operations:
             raise
 
     async def _as_it_stands(self, handle: TurnHandle) -> Turn:
-        if handle.feed.ended:
-            return await handle.result()
-        return await self._runtime.turn(handle.key.agent_id, handle.key.user_id, handle.turn_id)
+        if not handle.feed.ended:
+            turn = await self._runtime.turn(handle.key.agent_id, handle.key.user_id, handle.turn_id)
+            # What has ended may have done so for another message that answered it, or after this one's pause.
+            if not (turn.state.terminal and handle.message_id):
+                return turn
+        return await handle.result()
 
     async def _with_all_messages(self, turn: Turn) -> Turn:
         """A turn that has just ended brings only what it said last."""
