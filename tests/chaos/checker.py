@@ -34,6 +34,7 @@ from tests.chaos.runs import (
     is_settled,
     model_call_of,
     runs_of,
+    successors,
     texts_of,
     texts_of_line,
 )
@@ -106,12 +107,14 @@ class Look:
     begun: list[MessageRow] = field(init=False)
     """By seq."""
     runs: list[Run] = field(init=False)
+    successors: Mapping[str, str] = field(init=False)
     contexts: Contexts = field(init=False)
 
     def __post_init__(self) -> None:
         self.runs = runs_of(self.rows)
         self.begun = sorted((row for run in self.runs for row in run.rows), key=lambda row: row.seq or 0)
-        self.contexts = Contexts(self.rows.messages, self.runs)
+        self.successors = successors(self.rows)
+        self.contexts = Contexts(self.rows.messages, self.runs, self.successors)
 
     def anomalies(self, *, final: bool) -> Iterator[tuple[Kind, str]]:
         yield from self._acknowledged()
@@ -262,14 +265,17 @@ class Look:
                 yield Kind.SPLIT, f"seq {run.seq} is of turn {run.turn_id}, which is not there"
             elif fault := fault_of(run):
                 yield Kind.SPLIT, f"turn {run.turn_id}, seq {run.seq}, {fault}"
+        before = {after: self.rows.turns[turn] for turn, after in self.successors.items()}
         by_turn: dict[str, list[tuple[int, int | None]]] = {}
         for run in self.runs:
             last = run.rows[-1].seq if run.state not in OPEN else None
             by_turn.setdefault(run.turn_id, []).append((run.seq, last))
         for turn in self.rows.turns.values():
             says = [*turn.earlier_runs, *([(turn.first_seq, turn.last_seq)] if turn.first_seq else [])]
-            if says != by_turn.get(turn.id, []):
-                yield Kind.SPLIT, f"turn {turn.id} says {says}, its messages are {by_turn.get(turn.id)}"
+            taken = before[turn.id].earlier_runs if turn.id in before else ()
+            if says != [*taken, *by_turn.get(turn.id, [])]:
+                its = f"its messages are {by_turn.get(turn.id)}, and {taken} of another"
+                yield Kind.SPLIT, f"turn {turn.id} says {says}, {its}"
             if turn.state in ANSWERED and turn.id not in by_turn:
                 yield Kind.SPLIT, f"turn {turn.id} is {turn.state} and has no messages"
 
@@ -358,6 +364,9 @@ class Look:
             turn = run.turn
             if turn is None:
                 continue
+            # What its pauses ended is the turn's that took its place.
+            while not run.is_last and turn.superseded and turn.id in self.successors:
+                turn = self.rows.turns[self.successors[turn.id]]
             if turn.superseded:
                 wanted: str | None = SUPERSEDED
             elif turn.state in OPEN:

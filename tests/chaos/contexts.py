@@ -1,11 +1,15 @@
 """What the model was to be sent in each of its calls, by what is stored."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from tests.chaos.database import AGENT, MessageRow
 from tests.chaos.history import Line, ModelCall
-from tests.chaos.runs import Run, lines_of
+from tests.chaos.runs import WAITING_FOR_INPUT, Run, lines_of
+
+Alternatives: TypeAlias = tuple[list[Line], ...]
+"""What was sent of a turn is one of these; where there are two, nobody can tell which."""
 
 
 @dataclass(slots=True)
@@ -16,18 +20,17 @@ class Contexts:
     """Also those that have not begun."""
     runs: Sequence[Run]
     """By seq."""
-    _before: dict[int, list[tuple[Line, bool]]] = field(default_factory=dict)
+    successors: Mapping[str, str]
+    """See `runs.successors`."""
+    _before: dict[int, list[Alternatives]] = field(default_factory=dict)
     """What precedes a run, by its seq."""
 
     def fit(self, call: ModelCall, run: Run, steps: int) -> bool:
         """Whether it was sent what precedes the run, and then so many of the turn's own messages."""
-        sent = list(call.lines)
-        for line, sure in [*self.before(run), *((line, True) for line in self._own(run, steps))]:
-            if sent and sent[0] == line:
-                sent.pop(0)
-            elif sure:
-                return False
-        return not sent
+        sent, ends = list(call.lines), {0}
+        for lines in [*self.before(run), (self._own(run, steps),)]:
+            ends = {end + len(each) for end in ends for each in lines if sent[end : end + len(each)] == each}
+        return len(sent) in ends
 
     def fit_somewhere(self, call: ModelCall, run: Run) -> bool:
         """Its answer may have got lost with the process that asked."""
@@ -35,7 +38,7 @@ class Contexts:
         return any(self.fit(call, run, steps) for steps in (*asked, len(run.rows)))
 
     def difference(self, call: ModelCall, run: Run, steps: int) -> str:
-        wanted = [line for line, sure in self.before(run) if sure] + self._own(run, steps)
+        wanted = [line for first, *_ in self.before(run) for line in first] + self._own(run, steps)
         extra = [line for line in call.lines if line not in wanted]
         missing = [line for line in wanted if line not in call.lines]
         return (
@@ -43,42 +46,63 @@ class Contexts:
             f" precedes it {extra}, missing {missing}{'' if extra or missing else ', or in another order'}"
         )
 
-    def before(self, run: Run) -> list[tuple[Line, bool]]:
-        """False for what it may have been sent or not."""
+    def before(self, run: Run) -> list[Alternatives]:
         if run.seq not in self._before:
             self._before[run.seq] = list(self._preceding(run))
         return self._before[run.seq]
 
     def _own(self, run: Run, steps: int) -> list[Line]:
         """A turn that was paused is sent all of it, whatever lies between."""
-        earlier = [other for other in self.runs if other.turn_id == run.turn_id and other.seq < run.seq]
+        earlier = [other for other in self.runs if self._is_of_one(other, run) and other.seq < run.seq]
         return [*(line for each in earlier for line in each.lines), *lines_of(run.rows[:steps])]
 
-    def _preceding(self, run: Run) -> Iterator[tuple[Line, bool]]:
+    def _preceding(self, run: Run) -> Iterator[Alternatives]:
         turns: dict[str, list[Run]] = {}
         for other in self.runs:
             if other.seq >= run.seq:
                 break
-            if other.turn_id != run.turn_id:
+            if not self._is_of_one(other, run):
                 # A turn that was paused stands where its last run stands.
                 turns[other.turn_id] = [*turns.pop(other.turn_id, []), other]
         for runs in turns.values():
-            yield from self._lines_of_turn(runs, run)
+            yield self._lines_of_turn(runs, run)
 
-    def _lines_of_turn(self, runs: Sequence[Run], asked: Run) -> Iterator[tuple[Line, bool]]:
+    def _lines_of_turn(self, runs: Sequence[Run], asked: Run) -> Alternatives:
         """Of those of its runs that there were."""
         last = runs[-1]
         if last.turn is None:
-            return
+            return ([],)
         if last.state == "completed":
-            yield from ((line, True) for each in runs for line in each.lines)
-            return
-        superseded = self._was_superseded(last, asked)
-        if superseded is True:
-            return
-        for each in runs:
-            reason = (last.reason or last.state) if each is last else None
-            yield Line("user", each.asked.text, reason), superseded is False
+            return (_said(runs),)
+        without, superseded = (
+            _unanswered(runs, last.reason or last.state),
+            self._taken_along(runs[:-1], asked),
+        )
+        match self._was_superseded(last, asked):
+            case True:
+                return (superseded,)
+            case False:
+                return (without,)
+            case None:
+                return (without, superseded)
+
+    def _taken_along(self, runs: Sequence[Run], asked: Run) -> list[Line]:
+        """What pauses ended of a turn that was superseded: it is as the turn that goes on with it."""
+        if not runs:
+            return []
+        heir, turn_id = None, runs[0].turn_id
+        while next_turn := self.successors.get(turn_id):
+            turn_id = next_turn
+            theirs = [other for other in self.runs if other.turn_id == turn_id and other.seq < asked.seq]
+            heir = theirs[-1] if theirs else heir
+        if heir and heir.state == "completed":
+            return _said(runs)
+        return _unanswered(runs, (heir.reason or heir.state) if heir else WAITING_FOR_INPUT)
+
+    def _is_of_one(self, other: Run, run: Run) -> bool:
+        """Both are runs of one turn, or of one that took its place."""
+        taken = run.turn.earlier_runs if run.turn else ()
+        return other.turn_id == run.turn_id or other.seq in {first for first, _ in taken}
 
     def _was_superseded(self, run: Run, asked: Run) -> bool | None:
         """Whether its message was taken again before the asked one was run; None if nobody can tell."""
@@ -93,3 +117,12 @@ class Contexts:
         # two attempts of it.
         ran_later = asked.asked.ticket is not None or (asked.turn is not None and asked.turn.attempt > 1)
         return None if again.ticket is not None and ran_later else False
+
+
+def _said(runs: Sequence[Run]) -> list[Line]:
+    return [line for run in runs for line in run.lines]
+
+
+def _unanswered(runs: Sequence[Run], reason: str | None) -> list[Line]:
+    """The users' messages alone, the last with a marker."""
+    return [Line("user", run.asked.text, reason if run is runs[-1] else None) for run in runs]

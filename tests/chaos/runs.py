@@ -57,6 +57,21 @@ class Run:
         return lines_of(self.rows)
 
 
+def successors(rows: PlaceRows) -> dict[str, str]:
+    """Superseded turn -> the one in its place, which took its last message again and has its earlier runs."""
+    tries = {(row.text, row.retry): row for row in rows.messages if row.role == USER}
+    found = {}
+    for (text, retry), row in tries.items():
+        last = tries.get((text, retry - 1))
+        # Where its turn went on after it, or never took it, others decide.
+        if last is None or last.seq is None or last.run_state is not None:
+            continue
+        turn = rows.turns.get(last.turn_id)
+        if turn and turn.superseded and row.turn_id in rows.turns:
+            found[turn.id] = row.turn_id
+    return found
+
+
 def runs_of(rows: PlaceRows) -> list[Run]:
     """Those that have begun, by seq."""
     by_turn: dict[str, list[list[MessageRow]]] = {}

@@ -39,6 +39,7 @@ from tests.chaos.world import (
     THREE,
     TWO,
     PauseWorld,
+    RetryWorld,
     ToolWorld,
     World,
 )
@@ -46,6 +47,7 @@ from tests.chaos.world import (
 Damage: TypeAlias = Callable[[World], object]
 ToolDamage: TypeAlias = Callable[[ToolWorld], object]
 PauseDamage: TypeAlias = Callable[[PauseWorld], object]
+RetryDamage: TypeAlias = Callable[[RetryWorld], object]
 
 
 def _turn_vanished(world: World) -> None:
@@ -482,7 +484,28 @@ def test_a_question_that_changes_between_two_looks_is_found() -> None:
     assert Kind.CHANGED in world.check(since=110)
 
 
-@pytest.mark.parametrize("world", [World, ToolWorld, PauseWorld])
+RETRY_DAMAGES: list[tuple[Kind, RetryDamage]] = [
+    (Kind.SPLIT, lambda world: world.turn("I", earlier_runs=())),
+    (Kind.SPLIT, lambda world: world.turn("I", earlier_runs=((11, 14), (15, 15)))),
+    (Kind.SPLIT, lambda world: world.turn("J", earlier_runs=((11, 14),))),
+    (Kind.RETRIES, lambda world: world.turn("G", superseded=False)),
+    (Kind.MARK, lambda world: world.message(12, unanswered="superseded")),
+    (Kind.MARK, lambda world: world.message(15, unanswered=None)),
+    (Kind.CONTEXT, lambda world: world.call(9, *world.lines(9)[:-2], world.lines(9)[-1])),
+    (Kind.CONTEXT, lambda world: world.call(9, *world.lines(9)[:-2], Line("user", SIX), world.lines(9)[-1])),
+    (Kind.CONTEXT, lambda world: world.call(10, *world.lines(9)[:-2], world.lines(10)[-1])),
+    (Kind.CONTEXT, lambda world: world.call(11, *world.lines(9)[:-2], *world.lines(11)[-5:])),
+]
+
+
+@pytest.mark.parametrize(("kind", "damage"), RETRY_DAMAGES)
+def test_damage_to_an_answer_that_was_taken_again_is_found(kind: Kind, damage: RetryDamage) -> None:
+    world = RetryWorld()
+    damage(world)
+    assert kind in world.check()
+
+
+@pytest.mark.parametrize("world", [World, ToolWorld, PauseWorld, RetryWorld])
 def test_a_sound_session_has_no_anomaly(world: type[World]) -> None:
     assert world().check() == set()
 
@@ -661,22 +684,7 @@ def _paused_turn_goes_on(world: PauseWorld) -> None:
     world.session(last_seq=25, lease_owner="r", lease_turn_id="J")
 
 
-def _answer_is_tried_again(world: PauseWorld) -> None:
-    """The run of an answer failed, so its repeat is a turn in place of the whole that had asked."""
-    world.rows.turns["J"] = TurnRow("J", "failed", "crashed", True, 25, 25, None, 2, ((21, 24),))
-    for at in range(21, 25):
-        world.message(at, unanswered="superseded")
-    world.message(21, run_state="input_required")
-    failed = Answer("J", "failed", "", "crashed")
-    world.send(NEVER, 20, 21, failed).task = "J"
-    world.rows.messages.append(MessageRow("J", 25, "6", 0, USER, NEVER, None, None, "superseded"))
-    before = [*world.lines(11)[:-1]]
-    world._turn("K", NEVER, 26, at=30, before=before, call=12, retry=1)
-    world.history.places[HERE].sends[NEVER][1].task = "J"
-    world.session(last_seq=27)
-
-
-@pytest.mark.parametrize("change", [_answer_waits, _asked_what_was_deleted, _answer_is_tried_again])
+@pytest.mark.parametrize("change", [_answer_waits, _asked_what_was_deleted])
 def test_what_may_be_with_pauses_is_no_anomaly(change: PauseDamage) -> None:
     world = PauseWorld()
     change(world)
