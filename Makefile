@@ -9,8 +9,8 @@ DATABASE ?= sqlite
 ARGS ?=
 
 BIN := .venv/bin
-CHECKED := $(wildcard src tests scripts)
-TYPED := $(wildcard src tests scripts/*.py)
+CHECKED := $(wildcard src tests scripts benchmarks)
+TYPED := $(wildcard src tests scripts/*.py benchmarks)
 # What the A2A clients are made of that tests talk with.
 CLIENTS := $(wildcard requirements/clients-*.txt requirements/clients-npm-*/package-lock.json)
 EXTRAS := --extra local --extra mysql --extra postgres --extra signing
