@@ -1,15 +1,12 @@
 """What the model was to be sent in each of its calls, by what is stored."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from itertools import product
 
 from tests.chaos.database import AGENT, MessageRow
 from tests.chaos.history import Line, ModelCall
 from tests.chaos.runs import WAITING_FOR_INPUT, Run, lines_of
-
-Alternatives: TypeAlias = tuple[list[Line], ...]
-"""What was sent of a turn is one of these; where there are two, nobody can tell which."""
 
 
 @dataclass(slots=True)
@@ -22,15 +19,13 @@ class Contexts:
     """By seq."""
     successors: Mapping[str, str]
     """See `runs.successors`."""
-    _before: dict[int, list[Alternatives]] = field(default_factory=dict)
+    _before: dict[int, list[list[Line]]] = field(default_factory=dict)
     """What precedes a run, by its seq."""
 
     def fit(self, call: ModelCall, run: Run, steps: int) -> bool:
         """Whether it was sent what precedes the run, and then so many of the turn's own messages."""
-        sent, ends = list(call.lines), {0}
-        for lines in [*self.before(run), (self._own(run, steps),)]:
-            ends = {end + len(each) for end in ends for each in lines if sent[end : end + len(each)] == each}
-        return len(sent) in ends
+        own = self._own(run, steps)
+        return any([*before, *own] == list(call.lines) for before in self.before(run))
 
     def fit_somewhere(self, call: ModelCall, run: Run) -> bool:
         """Its answer may have got lost with the process that asked."""
@@ -38,7 +33,7 @@ class Contexts:
         return any(self.fit(call, run, steps) for steps in (*asked, len(run.rows)))
 
     def difference(self, call: ModelCall, run: Run, steps: int) -> str:
-        wanted = [line for first, *_ in self.before(run) for line in first] + self._own(run, steps)
+        wanted = self.before(run)[0] + self._own(run, steps)
         extra = [line for line in call.lines if line not in wanted]
         missing = [line for line in wanted if line not in call.lines]
         return (
@@ -46,9 +41,15 @@ class Contexts:
             f" precedes it {extra}, missing {missing}{'' if extra or missing else ', or in another order'}"
         )
 
-    def before(self, run: Run) -> list[Alternatives]:
+    def before(self, run: Run) -> list[list[Line]]:
+        """All that it may be: of some messages nobody can tell whether they had been taken again by then."""
         if run.seq not in self._before:
-            self._before[run.seq] = list(self._preceding(run))
+            others = [other for other in self.runs if other.seq < run.seq and not self._is_of_one(other, run)]
+            facts = [self._was_superseded(other, run) for other in others]
+            self._before[run.seq] = [
+                self._preceding(run, list(zip(others, superseded, strict=True)))
+                for superseded in product(*([True, False] if fact is None else [fact] for fact in facts))
+            ]
         return self._before[run.seq]
 
     def _own(self, run: Run, steps: int) -> list[Line]:
@@ -56,35 +57,27 @@ class Contexts:
         earlier = [other for other in self.runs if self._is_of_one(other, run) and other.seq < run.seq]
         return [*(line for each in earlier for line in each.lines), *lines_of(run.rows[:steps])]
 
-    def _preceding(self, run: Run) -> Iterator[Alternatives]:
+    def _preceding(self, run: Run, others: Sequence[tuple[Run, bool]]) -> list[Line]:
+        """... where of each is known whether it was superseded."""
         turns: dict[str, list[Run]] = {}
-        for other in self.runs:
-            if other.seq >= run.seq:
-                break
-            if not self._is_of_one(other, run):
-                # A turn that was paused stands where its last run stands.
-                turns[other.turn_id] = [*turns.pop(other.turn_id, []), other]
-        for runs in turns.values():
-            yield self._lines_of_turn(runs, run)
-
-    def _lines_of_turn(self, runs: Sequence[Run], asked: Run) -> Alternatives:
-        """Of those of its runs that there were."""
-        last = runs[-1]
-        if last.turn is None:
-            return ([],)
-        if last.state == "completed":
-            return (_said(runs),)
-        without, superseded = (
-            _unanswered(runs, last.reason or last.state),
-            self._taken_along(runs[:-1], asked),
-        )
-        match self._was_superseded(last, asked):
-            case True:
-                return (superseded,)
-            case False:
-                return (without,)
-            case None:
-                return (without, superseded)
+        gone = set[str]()
+        for other, superseded in others:
+            if superseded:
+                # It is not there, and what its turn did before stands where it stood.
+                gone.add(other.turn_id)
+                continue
+            # A turn that was paused stands where its last run stands.
+            turns[other.turn_id] = [*turns.pop(other.turn_id, []), other]
+        lines = []
+        for turn_id, runs in turns.items():
+            last = runs[-1]
+            if turn_id in gone:
+                lines += self._taken_along(runs, run)
+            elif last.state == "completed":
+                lines += _said(runs)
+            elif last.turn:
+                lines += _unanswered(runs, last.reason or last.state)
+        return lines
 
     def _taken_along(self, runs: Sequence[Run], asked: Run) -> list[Line]:
         """What pauses ended of a turn that was superseded: it is as the turn that goes on with it."""
@@ -95,9 +88,9 @@ class Contexts:
             turn_id = next_turn
             theirs = [other for other in self.runs if other.turn_id == turn_id and other.seq < asked.seq]
             heir = theirs[-1] if theirs else heir
-        if heir and heir.state == "completed":
-            return _said(runs)
-        return _unanswered(runs, (heir.reason or heir.state) if heir else WAITING_FOR_INPUT)
+        if heir is None or self._was_superseded(heir, asked):
+            return _unanswered(runs, WAITING_FOR_INPUT)
+        return _said(runs) if heir.state == "completed" else _unanswered(runs, heir.reason or heir.state)
 
     def _is_of_one(self, other: Run, run: Run) -> bool:
         """Both are runs of one turn, or of one that took its place."""
@@ -108,7 +101,7 @@ class Contexts:
         """Whether its message was taken again before the asked one was run; None if nobody can tell."""
         row = run.asked
         later = [other for other in self.messages if other.text == row.text and other.retry > row.retry]
-        if not later or not run.is_last:
+        if not later or not run.is_last or run.state == "completed":
             return False
         again = min(later, key=lambda other: other.retry)
         if again.seq is not None and again.seq <= asked.seq:

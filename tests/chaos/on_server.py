@@ -95,7 +95,9 @@ class OnServer:
         deadline = time.monotonic() + _GONE_WITHIN
         while True:
             with contextlib.suppress(UnreadableError):
-                if not link.ports_seen & (await self._sessions()).keys():
+                left = link.ports_seen & (await self._sessions()).keys()
+                # The system gives a port again, in a long run to somebody else.
+                if not left.difference(*(other.ports for other in self._links if other is not link)):
                     break
             if time.monotonic() > deadline:
                 return False

@@ -484,17 +484,23 @@ def test_a_question_that_changes_between_two_looks_is_found() -> None:
     assert Kind.CHANGED in world.check(since=110)
 
 
+def _moves_its_question(world: RetryWorld) -> None:
+    """As if the run of the answer that failed were still there, behind which a turn stands."""
+    *before, question, one, two, said = world.lines(10)
+    world.call(10, *before, one, two, question, said)
+
+
 RETRY_DAMAGES: list[tuple[Kind, RetryDamage]] = [
-    (Kind.SPLIT, lambda world: world.turn("I", earlier_runs=())),
-    (Kind.SPLIT, lambda world: world.turn("I", earlier_runs=((11, 14), (15, 15)))),
-    (Kind.SPLIT, lambda world: world.turn("J", earlier_runs=((11, 14),))),
+    (Kind.SPLIT, lambda world: world.turn("J", earlier_runs=())),
+    (Kind.SPLIT, lambda world: world.turn("J", earlier_runs=((11, 14), (17, 17)))),
+    (Kind.SPLIT, lambda world: world.turn("K", earlier_runs=((11, 14),))),
     (Kind.RETRIES, lambda world: world.turn("G", superseded=False)),
     (Kind.MARK, lambda world: world.message(12, unanswered="superseded")),
-    (Kind.MARK, lambda world: world.message(15, unanswered=None)),
-    (Kind.CONTEXT, lambda world: world.call(9, *world.lines(9)[:-2], world.lines(9)[-1])),
-    (Kind.CONTEXT, lambda world: world.call(9, *world.lines(9)[:-2], Line("user", SIX), world.lines(9)[-1])),
-    (Kind.CONTEXT, lambda world: world.call(10, *world.lines(9)[:-2], world.lines(10)[-1])),
-    (Kind.CONTEXT, lambda world: world.call(11, *world.lines(9)[:-2], *world.lines(11)[-5:])),
+    (Kind.MARK, lambda world: world.message(17, unanswered=None)),
+    (Kind.CONTEXT, lambda world: world.call(10, *world.lines(10)[:-4], *world.lines(10)[-3:])),
+    (Kind.CONTEXT, _moves_its_question),
+    (Kind.CONTEXT, lambda world: world.call(11, *world.lines(11)[:-5], world.lines(11)[-1])),
+    (Kind.CONTEXT, lambda world: world.call(12, *world.lines(8)[:-2], *world.lines(12)[-7:])),
 ]
 
 

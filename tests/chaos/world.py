@@ -255,7 +255,7 @@ class PauseWorld(World):
 
 @dataclass
 class RetryWorld(World):
-    """Four more turns: one asked, and its answer crashed; one between; the answer taken again; one after."""
+    """Five more turns: one asked, and its answer crashed; two between; the answer taken again; one after."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -264,24 +264,26 @@ class RetryWorld(World):
         self.asks("G", SIX, 11, at=11, run_state="input_required")
         own += self.pauses("G", SIX, 12, call=7, before=[*before, *own])
         self.history.places[HERE].sends[SIX][0].answer = Answer("G", "input_required", own[-1].text)
-        self.asks("G", SEVEN, 15, at=13, task="G", mark="superseded")
-        own.append(Line("user", SEVEN))
-        self.history.call(ModelCall(8, 13.5, HERE.agent, (*before, *own)))
-        self.ends("G", SEVEN, 15, 15, Answer("G", "failed", "", "crashed"))
+        unanswered = Line("user", SIX, "waiting for input")
+        self._turn("H", TEN, 15, at=12, before=[*before, unanswered], call=8)
+        between = [Line("user", TEN), Line("assistant", reply_to(TEN, 8))]
+        self.asks("G", SEVEN, 17, at=13, task="G", mark="superseded")
+        sent = (*before, *between, *own, Line("user", SEVEN))
+        self.history.call(ModelCall(9, 13.5, HERE.agent, sent))
+        self.ends("G", SEVEN, 17, 17, Answer("G", "failed", "", "crashed"))
         self.turn("G", superseded=True, attempt=2, earlier_runs=((11, 14),))
 
-        # It waits behind another, which is told that the question has no answer.
-        unanswered = Line("user", SIX, "waiting for input")
-        self._turn("H", EIGHT, 16, at=15, before=[*before, unanswered], call=9, ticket=3)
-        between = [Line("user", EIGHT), Line("assistant", reply_to(EIGHT, 9))]
-        self._turn("I", SEVEN, 18, at=17, before=[*before, *between, *own[:-1]], call=10, retry=1, ticket=4)
+        # Taken again it waits behind another, which is told that the question has no answer.
+        self._turn("I", EIGHT, 18, at=15, before=[*before, unanswered, *between], call=10, ticket=3)
+        between += [Line("user", EIGHT), Line("assistant", reply_to(EIGHT, 10))]
+        self._turn("J", SEVEN, 20, at=17, before=[*before, *between, *own], call=11, retry=1, ticket=4)
         self.history.places[HERE].sends[SEVEN][1].task = "G"
-        self.turn("I", attempt=2, earlier_runs=((11, 14),))
+        self.turn("J", attempt=2, earlier_runs=((11, 14),))
 
         # What the first turn said stands where it was said.
-        answered = [Line("user", SEVEN), Line("assistant", reply_to(SEVEN, 10))]
-        self._turn("J", NINE, 20, at=19, before=[*before, *own[:-1], *between, *answered], call=11)
-        self.session(last_seq=21, next_ticket=4)
+        answered = [Line("user", SEVEN), Line("assistant", reply_to(SEVEN, 11))]
+        self._turn("K", NINE, 22, at=19, before=[*before, *own, *between, *answered], call=12)
+        self.session(last_seq=23, next_ticket=4)
 
 
 def result_of(call: ToolCall) -> str:
