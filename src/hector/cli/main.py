@@ -131,8 +131,9 @@ def serve(
     import uvloop  # noqa: PLC0415
 
     from hector.cli.serve import serve_until_stopped  # noqa: PLC0415
+    from hector.cli.serving import leave  # noqa: PLC0415
 
-    _end(_run(serve_until_stopped(settings), uvloop.new_event_loop))
+    leave(_run(serve_until_stopped(settings), uvloop.new_event_loop))
 
 
 @app.command()

@@ -1,12 +1,14 @@
 """What `hector serve` announces and heeds, be it one process or several."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from setproctitle import setproctitle, setthreadtitle
 
@@ -75,3 +77,17 @@ def stop_on_signals(stop: asyncio.Event, *, before_exit: Callable[[], None] = la
         # A shell has a background job ignore Ctrl-C, and nohup has it ignore the end of the terminal.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, told, number)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process, of which all is closed by now.
+
+    The interpreter is not torn down: gRPC's own end, where it comes that late, sometimes spins for ever
+    (https://github.com/grpc/grpc/issues/40620).
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        # Whoever read it may have left.
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)

@@ -13,7 +13,7 @@ import uvloop
 
 from hector.cli.failures import explained
 from hector.cli.logs import set_up_logging
-from hector.cli.serving import name_worker
+from hector.cli.serving import leave, name_worker
 from hector.cli.workers.messages import Assignment, Failed, Ready, Report, decode_assignment, encode_report
 from hector.cli.workers.process import LEFT_TO_THE_SUPERVISOR
 from hector.config.model import Config
@@ -47,8 +47,8 @@ def main(descriptor: int) -> NoReturn:
             status, told = explained(error)
             supervisor.setblocking(True)
             _report(supervisor, Failed(status, tuple(told)))
-            sys.exit(status)
-    sys.exit(0)
+            leave(status)
+    leave(0)
 
 
 async def _serve(config: Config, assignment: Assignment, supervisor: socket.socket) -> None:
