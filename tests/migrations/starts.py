@@ -46,7 +46,7 @@ async def start(db: Database, history: History = HECTOR, **settings: Any) -> str
 
 _COLUMNS = """
     SELECT table_name, column_name, ordinal_position, data_type, character_maximum_length, datetime_precision,
-        is_nullable, column_default, collation_name, is_identity, identity_generation
+        is_nullable, column_default, collation_name, is_identity, identity_generation, generation_expression
     FROM information_schema.columns WHERE table_schema = '{schema}'
 """
 _INDEXES = (

@@ -65,6 +65,16 @@ async def test_the_migrations_lead_to_the_tables(server_db: Database) -> None:
     assert await version(server_db) == AT_HEAD
 
 
+async def test_turns_that_the_release_before_wrote_tell_when_they_changed(server_db: Database) -> None:
+    await migrated(server_db, "0003")
+    await fill(server_db)
+    await start(server_db)
+    for column in ("created_at", "started_at", "ended_at"):
+        await server_db.run(f"UPDATE turns SET {column} = '2026-01-02'")
+        assert await server_db.run(f"SELECT id FROM turns WHERE changed_at = {column}") == [("t",)]
+        await server_db.run(f"UPDATE turns SET {column} = '2026-01-01'")
+
+
 async def test_an_older_schema_is_migrated_with_what_is_in_it(server_db: Database) -> None:
     await start(server_db)
     await fill(server_db)

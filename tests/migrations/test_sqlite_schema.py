@@ -125,6 +125,21 @@ def test_the_migrations_lead_to_the_tables() -> None:
             ]
 
 
+def test_turns_that_the_release_before_wrote_tell_when_they_changed() -> None:
+    with closing(connect()) as connection:
+        migrated(connection, "0003")
+        connection.execute(
+            "INSERT INTO turns (agent_id, user_id, id, session_id, state, retryable, attempt, superseded,"
+            " input_tokens, output_tokens, created_at)"
+            " VALUES ('a', 'u', 't', 's', 'working', 0, 1, 0, 0, 0, '2026-01-01')"
+        )
+        upgrade_sqlite(connection)
+        for column in ("created_at", "started_at", "ended_at"):
+            connection.execute(f"UPDATE turns SET {column} = '2026-01-02'")
+            assert connection.execute("SELECT changed_at FROM turns").fetchall() == [("2026-01-02",)]
+            connection.execute(f"UPDATE turns SET {column} = '2026-01-01'")
+
+
 def test_alembic_finds_nothing_to_add_to_the_migrations() -> None:
     with closing(connect()) as connection:
         migrated(connection)

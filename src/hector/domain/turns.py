@@ -280,6 +280,58 @@ class TurnStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class TurnFilter:
+    """Which turns of a user's are listed; what is None admits all."""
+
+    session_id: str | None = None
+    state: TurnState | None = None
+    changed_since: datetime | None = None
+    """Those that came into their state then or later."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPlace:
+    """Where in the order of a listing a turn stands."""
+
+    changed_at: datetime
+    turn_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPage:
+    turns: Sequence[Turn]
+    total: int
+    """How many there are on all pages together, as this one was read."""
+    next: TurnPlace | None = None
+    """The page after begins behind it; None on the last."""
+
+
+Wanted: TypeAlias = Literal["questions", "replies", "all"]
+"""Which messages of listed turns are read: what the paused ones ask; of each its last message, too; all."""
+
+
+class TurnDirectory(Protocol):
+    """Turns to look at."""
+
+    async def turns(
+        self,
+        agent_id: str,
+        user_id: str,
+        which: TurnFilter,
+        *,
+        limit: int,
+        after: TurnPlace | None = None,
+        wanted: Wanted = "questions",
+    ) -> TurnPage:
+        """By the time when they came into their states, newest first, and then by id, the greatest first.
+
+        A turn that changes while pages are read goes to the front: the pages that come repeat none, and leave
+        out only what has changed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class TurnSettings:
     """How an agent treats its turns."""
 

@@ -29,7 +29,7 @@ from hector.domain.messages import StoredMessage, UserMessage, check_message, si
 from hector.domain.push import PushConfig
 from hector.domain.sessions import Session, SessionPage
 from hector.domain.tokens import count_message
-from hector.domain.turns import Turn
+from hector.domain.turns import Turn, TurnFilter, TurnPage, TurnPlace, Wanted
 from hector.runtime.following import ANSWER_WITHIN
 from hector.runtime.handle import TurnHandle
 from hector.runtime.push.deliveries import Deliveries, Write
@@ -170,6 +170,21 @@ class Runtime:
         if turn is None:
             raise NotFoundError("task", turn_id)
         return turn
+
+    async def turns(
+        self,
+        agent_name: str,
+        user_id: str,
+        which: TurnFilter,
+        *,
+        limit: int,
+        after: TurnPlace | None = None,
+        wanted: Wanted = "questions",
+    ) -> TurnPage:
+        """A user's turns, the last changed first."""
+        store = self._of(self.agent(agent_name)).store
+        found = store.turns(agent_name, user_id, which, limit=limit, after=after, wanted=wanted)
+        return await _read(found)
 
     async def listen(self, agent_name: str, user_id: str, turn_id: str) -> TurnHandle:
         """What a turn tells, whoever runs it, also after its end. Raises `NotFoundError`."""

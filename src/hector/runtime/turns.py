@@ -31,6 +31,7 @@ from hector.domain.turns import (
     Reason,
     Repeated,
     Turn,
+    TurnDirectory,
     TurnState,
     TurnStore,
 )
@@ -55,7 +56,7 @@ _LOST = "lost"
 """The stop reason of a turn that is not ours any longer."""
 
 
-class Store(TurnStore, EventStore, SessionDirectory, ReplicaStore, PushStore, Protocol):
+class Store(TurnStore, TurnDirectory, EventStore, SessionDirectory, ReplicaStore, PushStore, Protocol):
     """All that a session store is."""
 
     @property

@@ -60,7 +60,7 @@ class History:
         return frozenset({*self.metadata.tables, VERSION_TABLE})
 
 
-HECTOR = History("0003", metadata, ["hector.storage:migrations/versions"])
+HECTOR = History("0004", metadata, ["hector.storage:migrations/versions"])
 
 version_table = Table(
     VERSION_TABLE,

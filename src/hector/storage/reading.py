@@ -64,7 +64,9 @@ class TurnRow(NamedTuple):
         return [*self.past_runs, (self.first_seq, self.last_seq or _EVERYTHING)]
 
 
-class _MessageRow(NamedTuple):
+class MessageRow(NamedTuple):
+    """What `sql.MESSAGE_COLUMNS` are."""
+
     seq: int | None
     turn_id: str
     message_id: str | None
@@ -140,14 +142,14 @@ def read_runs(
 ) -> Operation[list[StoredMessage]]:
     """A turn's messages in these ranges of seq; on demand those too that wait, after the others."""
     names = key_parameters(row.key) | {"turn": row.id}
-    rows: list[_MessageRow] = []
+    rows: list[MessageRow] = []
     for first, last in runs:
         rows += yield from _rows(sql.RUN_MESSAGES, names | {"first_seq": first, "last_seq": last})
     if with_waiting and row.first_seq is None:
         rows += yield from _rows(sql.UNSTARTED_MESSAGES, names)
     elif with_waiting and TurnState(row.state).paused:
         rows += yield from _rows(sql.WAITING_MESSAGES, names)
-    return (yield from _stored(names, rows, with_files=with_files))
+    return (yield from stored_messages(names, rows, with_files=with_files))
 
 
 def read_tail(
@@ -165,7 +167,7 @@ def read_tail(
     """
     summary = (yield from _latest_summary(names)) if summarized else None
     after = summary.through_seq if summary else 0
-    newest_first: list[_MessageRow] = []
+    newest_first: list[MessageRow] = []
     tokens = 0
     size = limit.messages if limit.tokens is None else min(limit.messages, _FIRST_PAGE)
     while len(newest_first) < limit.messages and (limit.tokens is None or tokens < limit.tokens):
@@ -181,7 +183,7 @@ def read_tail(
             break
         # Twice as many each time: few rounds, and never many more than are sent.
         before, size = page[-1].seq or 0, size * 2
-    return Tail(tuple((yield from _stored(names, newest_first[::-1], with_files=True))), summary)
+    return Tail(tuple((yield from stored_messages(names, newest_first[::-1], with_files=True))), summary)
 
 
 def read_messages(key: SessionKey, before: int | None, limit: int) -> Operation[list[StoredMessage]]:
@@ -192,7 +194,7 @@ def read_messages(key: SessionKey, before: int | None, limit: int) -> Operation[
         "limit": limit,
     }
     page = yield from _rows(sql.PAGE_BEFORE, names)
-    return (yield from _stored(names, page[::-1], with_files=False))
+    return (yield from stored_messages(names, page[::-1], with_files=False))
 
 
 def read_session(key: SessionKey) -> Operation[Session | None]:
@@ -231,7 +233,7 @@ def list_sessions(
     return [session_of(row) for row in (yield from fetch(statement, names))]
 
 
-def _sent_tokens(row: _MessageRow) -> int:
+def _sent_tokens(row: MessageRow) -> int:
     """Of an unanswered turn only the user's message is sent, of a superseded one nothing."""
     if row.unanswered is None:
         return row.tokens
@@ -243,12 +245,12 @@ def _latest_summary(names: Mapping[str, Any]) -> Operation[Summary | None]:
     return Summary(*rows[0]) if rows else None
 
 
-def _rows(statement: Statement, names: Mapping[str, Any]) -> Operation[list[_MessageRow]]:
-    return [_MessageRow(*row) for row in (yield from fetch(statement, names))]
+def _rows(statement: Statement, names: Mapping[str, Any]) -> Operation[list[MessageRow]]:
+    return [MessageRow(*row) for row in (yield from fetch(statement, names))]
 
 
-def _stored(
-    names: Mapping[str, Any], rows: Sequence[_MessageRow], *, with_files: bool
+def stored_messages(
+    names: Mapping[str, Any], rows: Sequence[MessageRow], *, with_files: bool
 ) -> Operation[list[StoredMessage]]:
     files: dict[str, bytes] = {}
     for row in rows if with_files else ():

@@ -305,7 +305,7 @@ _TAIL_COLUMNS = (
     M.tokens,
     M.unanswered,
 )
-_MESSAGE_COLUMNS = (*_TAIL_COLUMNS, M.created_at)
+MESSAGE_COLUMNS = (*_TAIL_COLUMNS, M.created_at)
 
 
 def _page_before(columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
@@ -318,12 +318,12 @@ def _page_before(columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
     )
 
 
-PAGE_BEFORE = Statement(_page_before(_MESSAGE_COLUMNS))
+PAGE_BEFORE = Statement(_page_before(MESSAGE_COLUMNS))
 TAIL_BEFORE = Statement(_page_before(_TAIL_COLUMNS))
 """... without the times, which the model is not sent: to read them costs a tenth of the tail."""
-RUN_MESSAGES = Statement(select(*_MESSAGE_COLUMNS).where(_of_run).order_by(M.seq))
+RUN_MESSAGES = Statement(select(*MESSAGE_COLUMNS).where(_of_run).order_by(M.seq))
 _unstarted = (
-    select(*_MESSAGE_COLUMNS)
+    select(*MESSAGE_COLUMNS)
     .where(_in_session(messages), M.seq.is_(None), M.turn_id == bind("turn"))
     .order_by(M.ticket)
 )

@@ -28,9 +28,13 @@ from hector.domain.turns import (
     Recovery,
     Taken,
     Turn,
+    TurnFilter,
+    TurnPage,
+    TurnPlace,
     TurnState,
+    Wanted,
 )
-from hector.storage import deletion, events, fused, liveness, push, reading, running, taking, turns
+from hector.storage import deletion, events, fused, listing, liveness, push, reading, running, taking, turns
 from hector.storage.locks import ReplicaLocks as FileLocks
 from hector.storage.operations import MakeOperation, remembering
 from hector.storage.server.presence import Presence
@@ -71,7 +75,7 @@ class Driver(Protocol):
 
 
 class SqlSessionStore:
-    """Implements `TurnStore`, `EventStore`, `SessionDirectory`, `ReplicaStore` and `PushStore` (domain)."""
+    """All that the domain wants of a store: turns, events, directories, replicas, push notifications."""
 
     def __init__(
         self,
@@ -135,6 +139,22 @@ class SqlSessionStore:
 
     async def turn(self, agent_id: str, user_id: str, turn_id: str) -> Turn | None:
         return await self._driver.read(partial(reading.read_turn, agent_id, user_id, turn_id))
+
+    async def turns(
+        self,
+        agent_id: str,
+        user_id: str,
+        which: TurnFilter,
+        *,
+        limit: int,
+        after: TurnPlace | None = None,
+        wanted: Wanted = "questions",
+    ) -> TurnPage:
+        _check_limit(limit)
+        names = {"agent": agent_id, "user": user_id}
+        return await self._driver.read(
+            partial(listing.list_turns, names, which, limit, after, wanted, self._driver.time_argument)
+        )
 
     async def add_events(self, lease: Lease, told: Sequence[Told]) -> None:
         await self._driver.write(
