@@ -13,6 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from hector.domain.messages import File, Text, UserMessage
 from hector.runtime.push.deliveries import PushSettings
 from hector.runtime.push.targets import Targets
+from hector.server.a2a.listing import PARAMETERS
 from hector.tools.function import FunctionTool
 from tests.server.site import ALICE, Site, StartSite, bearer, events, said, tokens
 
@@ -68,6 +69,14 @@ async def test_every_route_is_in_it_and_every_path_in_it_is_served(site: Site) -
         answer = await site.http.request(method, re.sub(r"\{\w+\}", "a", f"/v1{path}"))
         assert answer.status_code != 405
         assert "nothing is served at this path" not in answer.text
+
+
+async def test_lists_have_their_parameters(site: Site) -> None:
+    document = await described(site)
+    for path in (f"{ROOT}/tasks".replace("/a/", "/{agent}/"), "/tasks"):
+        named = [each["$ref"] for each in document["paths"][path]["get"]["parameters"] if "$ref" in each]
+        found = {document["components"]["parameters"][ref.rpartition("/")[2]]["name"] for ref in named}
+        assert found - {"tenant", "A2A-Version", "A2A-Extensions"} == PARAMETERS
 
 
 async def test_who_is_let_in_without_a_token_is_told(start: StartSite) -> None:
@@ -158,6 +167,8 @@ async def test_answers_are_as_it_says(start: StartSite) -> None:
         task = f"{base}/tasks/{sent['task']['id']}"
         for headers in (V1, V03):
             await ask("GET", f"{task}?historyLength=5", headers=headers)
+            await ask("GET", f"{base}/tasks", headers=headers)
+            await ask("GET", f"{base}/tasks?includeArtifacts=true&historyLength=2&pageSize=2", headers=V1)
             await ask("GET", f"{task}:subscribe", headers=headers)
             await ask("POST", f"{task}:subscribe", headers=headers)
             await ask("POST", f"{task}:cancel", headers=headers)

@@ -16,7 +16,7 @@ class Caller:
     """'' where nobody is signed in."""
     admin: bool
     may_browse: bool = True
-    """May list, show and delete sessions."""
+    """May list, show and delete sessions, and list tasks."""
 
     def subject(self, named: str | None) -> str:
         """The caller, or the user that an admin names: whose things are meant. Raises `CallerError`."""
@@ -36,8 +36,8 @@ class Caller:
     def check_browsing(self) -> None:
         if not self.may_browse:
             raise ForbiddenError(
-                "sessions are shown and deleted only for callers who sign in, for other machines can reach"
-                " this server; set server.auth.tokens, or bind it to 127.0.0.1"
+                "sessions are shown and deleted, and tasks listed, only for callers who sign in, for other"
+                " machines can reach this server; set server.auth.tokens, or bind it to 127.0.0.1"
             )
 
     def _check_admin(self) -> None:

@@ -8,8 +8,10 @@ from hector.domain.errors import InvalidError
 from hector.server.a2a.dialect import Dialect
 from hector.server.a2a.fields import Fields
 from hector.server.a2a.incoming import SendRequest, read_send
-from hector.server.a2a.operations import LONGEST_HISTORY, Events, LastEvent, Operations
+from hector.server.a2a.listing import LONGEST_HISTORY, read_list
+from hector.server.a2a.operations import Events, LastEvent, Operations
 from hector.server.a2a.wire import Json
+from hector.server.auth import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class Asked:
 
     operations: Operations
     agent: str
-    user_id: str
+    caller: Caller
     dialect: Dialect
     params: Fields
     """As JSON over HTTP has them in bodies, paths and queries together."""
@@ -26,6 +28,10 @@ class Asked:
     idempotency_key: str | None = None
     reached: str = ""
     """The URL under which the caller reached this server over HTTP."""
+
+    @property
+    def user_id(self) -> str:
+        return self.caller.user_id
 
     def activate(self, method: str, extensions: tuple[str, ...]) -> tuple[str, ...]:
         """Those that the caller gets; a card is shown to all. Raises `ExtensionRequiredError`."""
@@ -78,6 +84,11 @@ async def _get(asked: Asked) -> Json:
     )
 
 
+async def _list(asked: Asked) -> Json:
+    asked.caller.check_browsing()
+    return await asked.operations.listing.page(asked.agent, asked.user_id, read_list(asked.params))
+
+
 async def _cancel(asked: Asked) -> Json:
     return await asked.operations.cancel(asked.agent, asked.user_id, asked.task_id(), asked.dialect)
 
@@ -121,6 +132,7 @@ Streaming: TypeAlias = Callable[[Asked], Awaitable[Events]]
 UNARY: Mapping[str, Unary] = {
     "SendMessage": _send,
     "GetTask": _get,
+    "ListTasks": _list,
     "CancelTask": _cancel,
     "GetExtendedAgentCard": _card,
     "CreateTaskPushNotificationConfig": _create_push,

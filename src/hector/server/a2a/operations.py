@@ -15,6 +15,7 @@ from hector.server.a2a.card import Cards
 from hector.server.a2a.dialect import Dialect
 from hector.server.a2a.extensions import activated
 from hector.server.a2a.incoming import SendRequest
+from hector.server.a2a.listing import Listing
 from hector.server.a2a.narrator import Narrator
 from hector.server.a2a.push import Pushes
 from hector.server.a2a.wire import Json
@@ -24,9 +25,6 @@ from hector.server.statuses import (
     NotCancelableError,
     TaskEndedError,
 )
-
-LONGEST_HISTORY = 10_000
-"""Messages of a task's history that may be asked for."""
 
 Events: TypeAlias = AsyncGenerator[tuple[str | None, Json], None]
 """A stream: each event with its place, where it has one, that a client names to go on from there."""
@@ -60,6 +58,7 @@ class Operations:
         self._cards = cards
         self._default_agent = default_agent
         self.push = Pushes(runtime)
+        self.listing = Listing(runtime)
 
     def agent_for(self, name: str | None) -> str:
         """The named agent, else the default one. Raises `NotFoundError`."""

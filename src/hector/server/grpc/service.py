@@ -139,7 +139,7 @@ class _Door:
         asked = Asked(
             operations,
             self._agent(operations, params, metadata),
-            caller.user_id,
+            caller,
             self.service.dialect,
             Fields(params, ""),
             LastEvent.parse(last) if last else None,

@@ -134,6 +134,7 @@ class HectorApp:
             Route(agent + "/tasks/{task:segment}:cancel", rest.cancel, methods=["POST"]),
             Route(agent + "/tasks/{task:segment}:subscribe", rest.subscribe, methods=["GET", "POST"]),
             Route(agent + "/tasks/{task:segment}", rest.task, methods=["GET"]),
+            Route(agent + "/tasks", rest.tasks, methods=["GET"]),
             *push.routes(agent),
             Route(agent or "/", rpc.call, methods=["POST"]),
             Route(agent + "/.well-known/agent-card.json", cards.public, methods=["GET"]),

@@ -99,7 +99,7 @@ class Exchange:
             return int(text)
         raise InvalidError(name, f"wanted a whole number from {least} to {most}")
 
-    def answer(self, value: Mapping[str, JsonValue]) -> Response:
+    def answer(self, value: Mapping[str, JsonValue] | list[JsonValue]) -> Response:
         answer = json_response(value, media_type=self.media_type)
         if self.activated:
             answer.headers.update(self.agreed())

@@ -49,7 +49,7 @@ class JsonRpc:
         asked = Asked(
             self._operations,
             self._operations.agent_for(named or params.text("tenant")),
-            exchange.caller.user_id,
+            exchange.caller,
             dialect,
             params,
             exchange.last_event(),

@@ -32,7 +32,7 @@ _STREAM_HEADERS = {
 }
 
 
-def to_json(value: Mapping[str, JsonValue]) -> bytes:
+def to_json(value: Mapping[str, JsonValue] | list[JsonValue]) -> bytes:
     text = _ENCODER.encode(value)
     try:
         return text.encode()
@@ -42,7 +42,7 @@ def to_json(value: Mapping[str, JsonValue]) -> bytes:
 
 
 def json_response(
-    value: Mapping[str, JsonValue],
+    value: Mapping[str, JsonValue] | list[JsonValue],
     *,
     status: int = 200,
     media_type: str = "application/json",

@@ -5,10 +5,12 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
+from hector.domain.errors import InvalidError
 from hector.server.a2a.dialect import Dialect
 from hector.server.a2a.fields import Fields
 from hector.server.a2a.incoming import SendRequest, read_send
-from hector.server.a2a.operations import LONGEST_HISTORY, Events, Operations
+from hector.server.a2a.listing import LONGEST_HISTORY, PARAMETERS, in_query, read_list
+from hector.server.a2a.operations import Events, Operations
 from hector.server.http.body import check_media_type, parse_object, read_body
 from hector.server.http.exchange import Exchange, exchange_of
 from hector.server.http.responses import EventStream, error_event
@@ -61,6 +63,20 @@ class Rest:
                 history=history,
             )
         )
+
+    async def tasks(self, request: Request) -> Response:
+        """GET tasks."""
+        exchange = exchange_of(request)
+        exchange.caller.check_browsing()
+        agent, user_id = agent_of(self._operations, request, exchange), exchange.caller.user_id
+        if exchange.version is Dialect.V1:
+            asked = read_list(in_query(exchange.query))
+            return exchange.answer(await self._operations.listing.page(agent, user_id, asked))
+        if later := sorted(PARAMETERS & exchange.query.keys()):
+            raise InvalidError(
+                later[0], "belongs to lists of A2A 1.0; name that version (A2A-Version: 1.0), or leave it out"
+            )
+        return exchange.answer(await self._operations.listing.newest(agent, user_id))
 
     async def cancel(self, request: Request) -> Response:
         """POST tasks/{task}:cancel."""

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hector.domain.turns import TurnState
+
 JSON, A2A_JSON, EVENTS = "application/json", "application/a2a+json", "text/event-stream"
 
 _TASKS = ("v1.Task", "v0_3_proto.Task")
@@ -64,6 +66,28 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
         "in": "query",
         "description": "how many of the task's newest messages are wanted",
         "schema": _integer(0, 10_000),
+    },
+    "contextId": {"in": "query", "description": "a session", "schema": {"type": "string"}},
+    "status": {
+        "in": "query",
+        "description": "the state of the tasks",
+        "schema": {"type": "string", "enum": [f"TASK_STATE_{state.name}" for state in TurnState]},
+    },
+    "pageSize": {"in": "query", "description": "50 where it is left out", "schema": _integer(1, 100)},
+    "pageToken": {
+        "in": "query",
+        "description": "`nextPageToken` of the page before",
+        "schema": {"type": "string"},
+    },
+    "statusTimestampAfter": {
+        "in": "query",
+        "description": "tasks that came into their states then or later",
+        "schema": {"type": "string", "format": "date-time"},
+    },
+    "includeArtifacts": {
+        "in": "query",
+        "description": "whether the tasks are told with their replies",
+        "schema": {"type": "boolean"},
     },
     "tenant": {"in": "query", "description": "an agent", "schema": {"type": "string"}},
     "name": {"in": "query", "description": "an agent", "schema": {"type": "string"}},
@@ -137,8 +161,23 @@ A2A: Mapping[tuple[str, str], Operation] = {
     ("GET", "/tasks"): Operation(
         "listTasks",
         "Tasks",
-        "List tasks",
-        {200: Answer("a page of tasks", ("v1.ListTasksResponse", "Any"))},
+        "A page of tasks, the last changed first",
+        {
+            200: Answer(
+                "the page; for who does not name A2A 1.0 the newest tasks, without parameters",
+                ("v1.ListTasksResponse", "TaskList"),
+                headers=("A2A-Extensions",),
+            )
+        },
+        query=(
+            "contextId",
+            "status",
+            "pageSize",
+            "pageToken",
+            "historyLength",
+            "statusTimestampAfter",
+            "includeArtifacts",
+        ),
         headers=_A2A_HEADERS,
     ),
     ("POST", "/tasks/{task}/pushNotificationConfigs"): Operation(

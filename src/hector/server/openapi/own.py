@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hector.server.a2a.methods import METHODS_OF_0_3, STREAMING, UNARY
-from hector.server.openapi.derived import V03_JSON, V1, reference
+from hector.server.openapi.derived import V03_JSON, V03_PROTO, V1, reference
 from hector.server.statuses import INTERNAL, STATUSES
 
 _TEXT, _COUNT = {"type": "string"}, {"type": "integer", "minimum": 0}
@@ -87,6 +87,13 @@ SCHEMAS: Mapping[str, Any] = {
     "SentMessage": {
         **_object({"task": reference(f"{V03_JSON}.Task")}),
         "description": "for callers whose parts have a `kind`",
+    },
+    "TaskList": {
+        "type": "array",
+        "items": {
+            "allOf": [reference(f"{V03_PROTO}.Task"), _object({"kind": {"const": "task"}})],
+        },
+        "description": "A2A 0.3's: at most 100 tasks",
     },
     "Agents": _object(
         {
