@@ -80,6 +80,24 @@ await carryOut({
   async *get(order) {
     yield seenTask(await client.getTask(named(order)));
   },
+  async *list(order) {
+    const asked = {
+      tenant: "",
+      contextId: order.context,
+      status: TaskState.TASK_STATE_COMPLETED,
+      pageSize: order.size,
+      pageToken: "",
+      historyLength: 1,
+      statusTimestampAfter: "2026-01-01T00:00:00Z",
+      includeArtifacts: true,
+    };
+    do {
+      const page = await client.listTasks(asked);
+      const tasks = page.tasks.map(seenTask);
+      yield { kind: "page", tasks, size: page.pageSize, total: page.totalSize };
+      asked.pageToken = page.nextPageToken;
+    } while (asked.pageToken);
+  },
   async *cancel(order) {
     yield seenTask(await client.cancelTask(named(order)));
   },

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 
 import grpc
 import httpx
@@ -12,6 +13,7 @@ from a2a.types import (
     Artifact,
     CancelTaskRequest,
     GetTaskRequest,
+    ListTasksRequest,
     Message,
     Part,
     Role,
@@ -75,10 +77,29 @@ async def main(url: str, transport: str, grpc_address: str) -> None:
                 "send": send,
                 "stream": stream,
                 "get": get,
+                "list": partial(pages, whole),
                 "cancel": cancel,
                 "resubscribe": resubscribe,
             }
         )
+
+
+async def pages(client: Client, order: Order) -> AsyncIterator[Seen]:
+    asked = ListTasksRequest(
+        context_id=order["context"],
+        status=TaskState.TASK_STATE_COMPLETED,
+        page_size=order["size"],
+        include_artifacts=True,
+        history_length=1,
+    )
+    asked.status_timestamp_after.FromJsonString("2026-01-01T00:00:00Z")
+    while True:
+        page = await client.list_tasks(asked)
+        tasks = list(map(seen_task, page.tasks))
+        yield {"kind": "page", "tasks": tasks, "size": page.page_size, "total": page.total_size}
+        if not page.next_page_token:
+            return
+        asked.page_token = page.next_page_token
 
 
 def said(order: Order) -> SendMessageRequest:
