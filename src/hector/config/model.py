@@ -189,6 +189,7 @@ class ScriptedSection(Section):
 
     type: Literal["scripted"]
     model: Script = "echo"
+    orders: Mapping[Filled, str] = {}
 
 
 LlmSection: TypeAlias = Annotated[OpenAISection | LocalSection | ScriptedSection, Field(discriminator="type")]

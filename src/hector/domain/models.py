@@ -18,6 +18,8 @@ class ModelRequest:
     tools: Sequence[ToolSpec] = ()
     stream: bool = True
     """False where nobody listens: the model may then answer in one piece, which is cheaper."""
+    message_id: str | None = None
+    """The client's, of the user's newest message; no provider is told."""
 
 
 @dataclass(frozen=True, slots=True)

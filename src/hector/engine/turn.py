@@ -23,6 +23,7 @@ from hector.domain.messages import (
     ToolCall,
     ToolMessage,
     Usage,
+    UserMessage,
 )
 from hector.domain.models import ModelReply, ModelRequest
 from hector.domain.recovery import BrokenOff, give_up
@@ -80,6 +81,8 @@ class TurnRun:
         before = tuple(each for each in begun.tail.messages if each.turn_id != begun.lease.turn_id)
         self._tail = Tail(before, begun.tail.summary)
         self._stored: list[Message] = [each.message for each in begun.own]
+        ids = [each.message_id for each in begun.own if isinstance(each.message, UserMessage)]
+        self._message_id = ids[-1] if ids else None
         self._reply: ModelMessage | None = None
 
     @property
@@ -153,6 +156,7 @@ class TurnRun:
             self._agent.memory.select(self._tail, in_call_order(self._stored)),
             self._toolbox.specs,
             self._stream,
+            self._message_id,
         )
         reply: ModelReply | None = None
         async with aclosing(self._agent.model.respond(request)) as events:

@@ -43,6 +43,8 @@ class LlmEntry:
     """Tokens."""
     threads: int | None = None
     """Of the embedded model."""
+    orders: Mapping[str, str] | None = None
+    """Of `scripted`, by the start of a message's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class ModelChoice:
     timeout: float | None = None
     context_window: int | None = None
     threads: int | None = None
+    orders: Mapping[str, str] | None = field(default=None, hash=False)
 
 
 class ResolveError(ValueError):
@@ -92,6 +95,7 @@ def resolve(written: str | LlmEntry, environ: Mapping[str, str]) -> ModelChoice:
         timeout=entry.timeout,
         context_window=entry.context_window,
         threads=entry.threads,
+        orders=entry.orders,
     )
 
 

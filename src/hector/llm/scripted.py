@@ -8,6 +8,9 @@ What it says is decided by a script, a pure function of the request. Three come 
 - `obey`    does what the newest message of the user says, one order a line:
 
       say TEXT            answer
+      data JSON           answer with data
+      file NAME MEDIA_TYPE TEXT
+                          answer with a file of that text, or of its URL, if the text is a whole http or https URL
       stream N TEXT       answer in N pieces
       think TEXT          think aloud first
       call TOOL JSON      call a tool; neighbouring calls are made at once; what follows, after the results
@@ -16,16 +19,19 @@ What it says is decided by a script, a pure function of the request. Three come 
       fail KIND           auth, unreachable, request, context or unavailable
       fail rate_limit [SECONDS]
 
-A message to `obey` without orders is echoed.
+A message to `obey` without orders is echoed. Orders may also be given beforehand, for messages by the start of their
+ids, as suites of tests have it that send no orders.
 """
 
 import asyncio
+import json
 import re
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
-from typing import TypeAlias, assert_never
+from typing import TypeAlias, assert_never, cast
 
 from hector.domain.errors import (
     ContextTooLongError,
@@ -38,6 +44,9 @@ from hector.domain.errors import (
 )
 from hector.domain.events import TextDelta, ThinkingDelta
 from hector.domain.messages import (
+    Data,
+    File,
+    JsonValue,
     Message,
     ModelMessage,
     ModelPart,
@@ -56,6 +65,11 @@ class Say:
     text: str
     pieces: int = 1
     """How many deltas the text comes in where it is streamed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    part: Data | File
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +98,7 @@ class Fail:
     error: ModelError
 
 
-Line: TypeAlias = Say | Think | Call | Wait | Pause | Fail
+Line: TypeAlias = Say | Show | Think | Call | Wait | Pause | Fail
 Script: TypeAlias = Callable[[ModelRequest], Sequence[Line]]
 """What is said in answer to one request, in order."""
 
@@ -125,6 +139,8 @@ class ScriptedModel:
                         for piece in _pieces(line) if request.stream else ():
                             yield TextDelta(piece)
                         parts.append(Text(text))
+                    case Show(part=part):
+                        parts.append(part)
                     case Think(text=text):
                         if request.stream:
                             yield ThinkingDelta(text)
@@ -155,12 +171,15 @@ class ScriptedModel:
         return
 
 
-def scripted_model(name: str) -> ScriptedModel:
-    """By the name of a script, '' for `echo`. Raises `ModelUnavailableError`."""
+def scripted_model(name: str, orders: Mapping[str, str] | None = None) -> ScriptedModel:
+    """By the name of a script, '' for `echo`. Raises `ModelUnavailableError`.
+
+    `orders` for `obey` are by the start of a message's id; the longest start that fits counts.
+    """
     script = SCRIPTS.get(name or "echo")
     if script is None:
         raise ModelUnavailableError(f"no script is named {name!r} (known: {', '.join(SCRIPTS)})")
-    return ScriptedModel(script, name=name or "echo")
+    return ScriptedModel(partial(obey, given=orders) if orders else script, name=name or "echo")
 
 
 def in_order(*answers: Line | Sequence[Line]) -> Script:
@@ -186,14 +205,12 @@ def recall(request: ModelRequest) -> Sequence[Line]:
     return [Say(recalled([message.text for message in request.messages if isinstance(message, UserMessage)]))]
 
 
-def obey(request: ModelRequest) -> Sequence[Line]:
+def obey(request: ModelRequest, *, given: Mapping[str, str] | None = None) -> Sequence[Line]:
+    """`given`: what messages are taken to say whose ids begin so."""
     start = max(n for n, message in enumerate(request.messages) if isinstance(message, UserMessage))
     told = request.messages[start]
-    orders = (
-        [_order(line) for line in told.text.splitlines() if line.strip()]
-        if isinstance(told, UserMessage)
-        else []
-    )
+    text = _given(given or {}, request.message_id) or (told.text if isinstance(told, UserMessage) else "")
+    orders = [_order(line) for line in text.splitlines() if line.strip()]
     answers = _split_after_calls([line for line in orders if line is not None])
     given = sum(isinstance(message, ModelMessage) for message in request.messages[start:])
     return answers[given] if given < len(answers) else echo(request)
@@ -225,6 +242,11 @@ _NO_CONTENT = frozenset(
 
 def _content_words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", text.casefold())) - _NO_CONTENT
+
+
+def _given(orders: Mapping[str, str], message_id: str | None) -> str | None:
+    starts = [start for start in orders if (message_id or "").startswith(start)]
+    return orders[max(starts, key=len)] if starts else None
 
 
 def _echoed(message: Message) -> str:
@@ -267,6 +289,20 @@ _FAILURES: Mapping[str, type[ModelError]] = {
 }
 
 
+def _json(text: str) -> JsonValue:
+    try:
+        return cast(JsonValue, json.loads(text))
+    except ValueError:
+        return None
+
+
+def _file(name: str, media_type: str, content: str) -> File:
+    if _URL.fullmatch(content):
+        return File(media_type, name, url=content)
+    return File(media_type, name, data=content.encode())
+
+
+_URL = re.compile(r"https?://\S+")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -277,6 +313,11 @@ def _order(line: str) -> Line | None:
             return Say(rest)
         case "stream", [count, text] if count.isdecimal():
             return Say(text, pieces=int(count))
+        case "data", _ if (value := _json(rest)) is not None:
+            return Show(Data(value))
+        case "file", [name, described]:
+            media_type, _, content = described.partition(" ")
+            return Show(_file(name, media_type, content))
         case "think", _:
             return Think(rest)
         case "call", [tool, *arguments]:

@@ -279,7 +279,7 @@ def _entry(section: LlmSection) -> LlmEntry:
                 context_window=section.context_window,
             )
         case ScriptedSection():
-            return LlmEntry("scripted", section.model)
+            return LlmEntry("scripted", section.model, orders=section.orders)
 
 
 def _model(choice: ModelChoice) -> Model:
@@ -296,7 +296,7 @@ def _model(choice: ModelChoice) -> Model:
         case "scripted":
             from hector.llm.scripted import scripted_model  # noqa: PLC0415
 
-            return scripted_model(choice.model)
+            return scripted_model(choice.model, choice.orders)
 
 
 def _default_instructions(choice: ModelChoice) -> str:
