@@ -87,6 +87,15 @@ async def test_an_answer_that_failed_and_is_sent_again_is_read_with_what_it_answ
         failed = again
 
 
+async def test_the_model_is_told_the_id_of_the_users_newest_message(start: StartNode) -> None:
+    node = await start(tools={"ask": FunctionTool(_ask, idempotent=True)})
+    paused = await node.ask("call ask", message_id="m1")
+    await node.ask("call ask\nsay more", task_id=paused.id, message_id="a1")
+    assert [request.message_id for request in node.model.requests] == ["m1", "a1"]
+    await node.ask("call none\nsay done", task_id=paused.id, message_id="a2")
+    assert [request.message_id for request in node.model.requests][2:] == ["a2", "a2"]
+
+
 async def test_who_answers_and_waits_too_long_is_told_so_and_may_answer_again(start: StartNode) -> None:
     tools = {"ask": FunctionTool(_ask)}
     one, two = await start(tools=tools), await start(tools=tools)

@@ -13,7 +13,18 @@ from hector.domain.errors import (
     ModelUnreachableError,
 )
 from hector.domain.events import TextDelta
-from hector.domain.messages import Message, ModelMessage, Text, ToolCall, ToolMessage, ToolResult, UserMessage
+from hector.domain.messages import (
+    Data,
+    File,
+    Message,
+    ModelMessage,
+    ModelPart,
+    Text,
+    ToolCall,
+    ToolMessage,
+    ToolResult,
+    UserMessage,
+)
 from hector.domain.models import ModelReply, ModelRequest
 from hector.llm.scripted import Say, ScriptedModel, echo, in_order, obey, recalled, scripted_model
 
@@ -22,8 +33,9 @@ def user(text: str) -> UserMessage:
     return UserMessage((Text(text),))
 
 
-async def reply_of(model: ScriptedModel, *messages: Message) -> ModelMessage:
-    events = [event async for event in model.respond(ModelRequest("", messages))]
+async def reply_of(model: ScriptedModel, *messages: Message, message_id: str | None = None) -> ModelMessage:
+    request = ModelRequest("", messages, message_id=message_id)
+    events = [event async for event in model.respond(request)]
     assert isinstance(events[-1], ModelReply)
     return events[-1].message
 
@@ -110,6 +122,39 @@ async def test_obey_calls_tools_and_goes_on_after_their_results() -> None:
     assert (await reply_of(model, asked, first, *results)).text == "then"
 
 
+@pytest.mark.parametrize(
+    ("order", "part"),
+    [
+        ('data {"n": [1, 2]}', Data({"n": [1, 2]})),
+        ("file a.txt text/plain some words", File("text/plain", "a.txt", data=b"some words")),
+        ("file a.txt text/plain", File("text/plain", "a.txt", data=b"")),
+        ("file a.txt text/plain https://x.example/a", File("text/plain", "a.txt", url="https://x.example/a")),
+        (
+            "file a.txt text/plain see https://x.example/a",
+            File("text/plain", "a.txt", b"see https://x.example/a"),
+        ),
+    ],
+)
+async def test_obey_answers_with_data_and_files(order: str, part: ModelPart) -> None:
+    assert (await reply_of(ScriptedModel(obey), user(order))).parts == (part,)
+
+
+@pytest.mark.parametrize(
+    ("message_id", "answer"),
+    [
+        ("order-1", "the first"),
+        ("order-special-1", "the second"),
+        ("orde", "from the text"),
+        (None, "from the text"),
+    ],
+)
+async def test_orders_given_beforehand_are_found_by_the_longest_start_of_the_messages_id(
+    message_id: str | None, answer: str
+) -> None:
+    model = scripted_model("obey", {"order": "say the first", "order-special": "say the second"})
+    assert (await reply_of(model, user("say from the text"), message_id=message_id)).text == answer
+
+
 async def test_obey_echoes_the_last_result_where_no_order_is_left() -> None:
     asked = user("call clock")
     called = ModelMessage((ToolCall("c", "clock", "{}"),))
@@ -117,7 +162,10 @@ async def test_obey_echoes_the_last_result_where_no_order_is_left() -> None:
     assert (await reply_of(ScriptedModel(obey), asked, called, result)).text == "clock said: noon"
 
 
-@pytest.mark.parametrize("text", ["hello", "fail gracefully", "stream x y", "pause soon", "wait", "call", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["hello", "data {", "file a.txt", "fail gracefully", "stream x y", "pause soon", "wait", "call", ""],
+)
 async def test_obey_echoes_what_is_no_order(text: str) -> None:
     assert (await reply_of(ScriptedModel(obey), user(text))).text == f"You said: {text}"
 
