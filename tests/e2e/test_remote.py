@@ -84,8 +84,8 @@ async def test_ctrl_c_cancels_the_task(serve: Serve, start: Start, run: Run, fak
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nobody", "Hello"], "no agent named 'nobody' (known: assistant)"),
-        (["--task=none", "assistant", "Hello"], "no task named 'none'"),
+        (["nobody", "Hello"], "agent 'nobody' not found (known: assistant)"),
+        (["--task=none", "assistant", "Hello"], "task 'none' not found"),
         (["--user=ada", "assistant", "Hello"], "say --user or --server, not both"),
     ],
 )

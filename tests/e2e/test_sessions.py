@@ -55,14 +55,14 @@ async def test_deleting_asks_first(run: Run) -> None:
     gone = await run("sessions", "delete", "one", stdin="y\n")
     assert gone.status == 0
     missing = await run("sessions", "show", "one")
-    assert (missing.status, missing.err) == (1, "Error: no session named 'one'\n")
+    assert (missing.status, missing.err) == (1, "Error: session 'one' not found\n")
 
 
 @pytest.mark.usefixtures("talked")
 async def test_deleting_need_not_ask(run: Run) -> None:
     assert (await run("sessions", "delete", "one", "--yes")).status == 0
     again = await run("sessions", "delete", "one", "--yes")
-    assert (again.status, again.err) == (1, "Error: no session named 'one'\n")
+    assert (again.status, again.err) == (1, "Error: session 'one' not found\n")
 
 
 async def test_looking_runs_nothing_that_others_left(folder: Path, start: Start, run: Run) -> None:

@@ -86,7 +86,7 @@ async def test_a_client_does_not_wait_and_cancels(client: Client, site: Site) ->
     "spoken", ["1.0"], indirect=True
 )  # the other tells errors by their HTTP status alone
 async def test_a_client_of_1_0_understands_our_errors(client: Client) -> None:
-    with pytest.raises(TaskNotFoundError, match="no task named 'none'"):
+    with pytest.raises(TaskNotFoundError, match="task 'none' not found"):
         await client.get_task(GetTaskRequest(id="none"))
     found = await told(client.send_message(message("say x")))
     with pytest.raises(TaskNotCancelableError, match="is completed"):

@@ -67,7 +67,7 @@ async def test_the_roots_card_is_the_default_agents_or_the_named_ones(two: Site,
     assert (await two.http.get(f"{path}?name=a")).json()["name"] == "Agent A"
     missing = await two.http.get(f"{path}?name=c")
     assert missing.status_code == 404
-    assert missing.json()["error"]["message"] == "no agent named 'c' (known: a, b)"
+    assert missing.json()["error"]["message"] == "agent 'c' not found (known: a, b)"
 
 
 async def test_an_agents_card_has_its_name_of_before_0_3_too(site: Site) -> None:
@@ -124,7 +124,7 @@ async def test_an_unknown_tenant_is_not_the_default_agent(two: Site) -> None:
         await two.http.post("/message:send", json=new("say hi", tenant="c"), headers=V1),
     ):
         assert answer.status_code == 404
-        assert "no agent named 'c' (known: a, b)" in answer.text
+        assert "agent 'c' not found (known: a, b)" in answer.text
 
 
 async def test_the_root_is_guarded_as_all_is(start: StartSite) -> None:

@@ -85,7 +85,7 @@ class TooLargeError(InvalidError):
 class NotFoundError(CallerError):
     def __init__(self, kind: str, name: str, *, known: Sequence[str] = ()) -> None:
         hint = f" (known: {', '.join(sorted(known))})" if known else ""
-        super().__init__(f"no {kind} named {name!r}{hint}", field=kind)
+        super().__init__(f"{kind} {name!r} not found{hint}", field=kind)
         self.kind, self.name = kind, name
 
 
