@@ -129,10 +129,11 @@ async def test_a_failed_turn_is_no_http_error(site: Site) -> None:
 async def test_history_comes_when_it_is_asked_for(site: Site) -> None:
     task = await site.ask("say one", "s", configuration={"historyLength": 5})
     assert [message["content"] for message in task["history"]] == [[{"text": "say one"}], [{"text": "one"}]]
-    newest = await site.http.get(f"/v1/agents/a/tasks/{task['id']}?historyLength=1")
-    assert [message["role"] for message in newest.json()["history"]] == ["ROLE_AGENT"]
-    refused = await site.http.get(f"/v1/agents/a/tasks/{task['id']}?historyLength=-1")
-    assert refused.json()["error"]["field"] == "historyLength"
+    for spelt in ("historyLength", "history_length"):
+        newest = await site.http.get(f"/v1/agents/a/tasks/{task['id']}?{spelt}=1")
+        assert [message["role"] for message in newest.json()["history"]] == ["ROLE_AGENT"]
+        refused = await site.http.get(f"/v1/agents/a/tasks/{task['id']}?{spelt}=-1")
+        assert refused.json()["error"]["field"] == spelt
 
 
 @pytest.mark.parametrize("wish", [{"blocking": False}, {"returnImmediately": True}])
@@ -294,7 +295,7 @@ async def test_an_unknown_version_is_refused(site: Site) -> None:
     answer = await site.send("say x", headers={"A2A-Version": "9.9"})
     assert answer.status_code == 400
     error = answer.json()["error"]
-    assert error["status"] == "FAILED_PRECONDITION"
+    assert (error["code"], error["status"]) == (400, "FAILED_PRECONDITION")
     assert error["details"][0]["reason"] == "VERSION_NOT_SUPPORTED"
 
 

@@ -30,6 +30,11 @@ _SNAKE = {
 }
 
 
+def snake_case(name: str) -> str:
+    """The other spelling of a field, where it has one."""
+    return _SNAKE.get(name, name)
+
+
 class Fields:
     """One JSON object, its fields under either spelling, and its place in the body."""
 

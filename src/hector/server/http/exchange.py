@@ -13,9 +13,11 @@ from hector.domain.errors import InvalidError
 from hector.domain.messages import JsonValue
 from hector.server.a2a.dialect import Dialect, named_version
 from hector.server.a2a.extensions import HEADER, OLD_HEADER, requested
+from hector.server.a2a.fields import snake_case
 from hector.server.a2a.operations import LastEvent
 from hector.server.auth import Caller
 from hector.server.http.responses import json_response
+from hector.server.statuses import VersionNotSupportedError
 
 _NOBODY = Caller("", admin=False, may_browse=False)
 _JSON, _A2A_JSON = "application/json", "application/a2a+json"
@@ -41,6 +43,7 @@ class Exchange:
     caller: Caller = _NOBODY
     version: Dialect | None = None
     """Named by the caller; not read yet where it was refused."""
+    version_refused: bool = False
     rpc: bool = False
     """The answer is JSON-RPC's."""
     rpc_id: RpcId = None
@@ -48,8 +51,8 @@ class Exchange:
 
     @property
     def numeric(self) -> bool:
-        """Errors have A2A 1.0's numeric code."""
-        return self.version is Dialect.V1
+        """Errors have A2A 1.0's numeric code: who names a version that is not spoken knows a later one."""
+        return self.version is Dialect.V1 or self.version_refused
 
     @classmethod
     def of(cls, scope: Scope) -> "Exchange":
@@ -78,7 +81,13 @@ class Exchange:
     def read_version(self) -> None:
         """Raises `VersionNotSupportedError`."""
         header = self.headers.get(b"a2a-version")
-        self.version = named_version(header.decode("latin-1") if header else self.query.get("A2A-Version"))
+        try:
+            self.version = named_version(
+                header.decode("latin-1") if header else self.query.get("A2A-Version")
+            )
+        except VersionNotSupportedError:
+            self.version_refused = True
+            raise
 
     @property
     def idempotency_key(self) -> str | None:
@@ -91,13 +100,14 @@ class Exchange:
         return LastEvent.parse(named.decode("latin-1")) if named else None
 
     def count(self, name: str, default: int | None, *, least: int = 1, most: int) -> int | None:
-        """A whole number of the query. Raises `InvalidError`."""
-        text = self.query.get(name)
+        """A whole number of the query, under either spelling. Raises `InvalidError`."""
+        spelt = name if name in self.query else snake_case(name)
+        text = self.query.get(spelt)
         if text is None:
             return default
         if text.isascii() and text.isdecimal() and len(text) < 19 and least <= int(text) <= most:
             return int(text)
-        raise InvalidError(name, f"wanted a whole number from {least} to {most}")
+        raise InvalidError(spelt, f"wanted a whole number from {least} to {most}")
 
     def answer(self, value: Mapping[str, JsonValue] | list[JsonValue]) -> Response:
         answer = json_response(value, media_type=self.media_type)
