@@ -96,6 +96,16 @@ async def test_a_configuration_of_0_3_over_http(site: Site, depth: int) -> None:
     assert (await site.http.get(place(task_id), headers=V03)).json() == {"configs": [made.json()]}
 
 
+@pytest.mark.parametrize("nothing", [{}, {"schemes": []}, {"schemes": [], "credentials": ""}])
+async def test_an_authentication_that_is_empty_is_none_in_0_3_alone(site: Site, nothing: Any) -> None:
+    task_id = await a_task(site)
+    config = {"id": "c", "url": URL, "authentication": nothing}
+    made = await make(site, task_id, {"pushNotificationConfig": config}, V03)
+    assert made.json()["pushNotificationConfig"] == {"id": "c", "url": URL}
+    refused = await make(site, task_id, config, V1)
+    assert (refused.status_code, "like Bearer" in refused.text) == (400, True)
+
+
 async def test_a_configuration_of_0_3_by_json_rpc(site: Site) -> None:
     task_id = await a_task(site)
     bare = {"url": URL}
@@ -177,9 +187,8 @@ async def test_a_message_brings_one(site: Site, name: str, config: Any) -> None:
         ({"url": URL, "token": "\u00e9"}, "token", "HTTP header"),
         ({"url": URL, "token": "x" * 4097}, "token", "1 to 4096"),
         ({"url": URL, "authentication": []}, "authentication", "wanted an object"),
-        ({"url": URL, "authentication": {}}, "authentication.scheme", "like Bearer"),
+        ({"url": URL, "authentication": {"credentials": "x"}}, "authentication.scheme", "like Bearer"),
         ({"url": URL, "authentication": {"scheme": "a b"}}, "authentication.scheme", "like Bearer"),
-        ({"url": URL, "authentication": {"schemes": []}}, "authentication.schemes", "like Bearer"),
         ({"url": URL, "authentication": {"schemes": ["a", 3]}}, "authentication.schemes", "like Bearer"),
         ({"url": URL, "authentication": {"schemes": ["a\n"]}}, "authentication.schemes", "like Bearer"),
         (
@@ -235,7 +244,7 @@ async def test_webhooks_are_their_users_alone(start: StartSite) -> None:
         await site.http.delete(place(task["id"], "c"), headers=bob),
     ):
         assert answer.status_code == 404
-        assert "no task named" in answer.json()["error"]["message"]
+        assert "not found" in answer.json()["error"]["message"]
     assert (await site.http.get(place(task["id"], "c"), headers=V1 | bearer(ALICE))).is_success
 
 

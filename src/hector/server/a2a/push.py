@@ -103,19 +103,21 @@ def read_config(fields: Fields, dialect: Dialect, *, config_id: str | None = Non
     if url is None:
         raise InvalidError(fields.path("url"), "is missing; wanted the URL of a webhook")
     token = _in_a_header(fields, "token")
-    schemes, credentials = _read_authentication(fields)
+    schemes, credentials = _read_authentication(fields, dialect)
     # In 0.3 a configuration without an id is the task's own, which is set again.
     return PushConfig(named or "", url, dialect.value, token, schemes, credentials)
 
 
-def _read_authentication(fields: Fields) -> tuple[Sequence[str], str | None]:
-    """One scheme in A2A 1.0, a list of them in 0.3."""
+def _read_authentication(fields: Fields, dialect: Dialect) -> tuple[Sequence[str], str | None]:
+    """One scheme in A2A 1.0, a list of them in 0.3, which may be empty: protobuf's writers send it so."""
     said = fields.object("authentication")
     if said is None:
         return (), None
     named = said.filled("scheme")
     listed = said.raw("schemes")
     found: list[JsonValue] = [named] if named else listed if isinstance(listed, list) else []
+    if dialect is not Dialect.V1 and listed in (None, []) and not (named or said.filled("credentials")):
+        return (), None
     schemes = [each for each in found if isinstance(each, str) and _SCHEME.fullmatch(each)]
     if not schemes or len(schemes) != len(found) or len(schemes) > _MOST_SCHEMES:
         field = said.path("scheme" if listed is None else "schemes")
