@@ -270,3 +270,25 @@ async def test_a_stream_that_breaks_ends_with_an_error(site: Site, monkeypatch: 
     last = (await streaming).text.strip().split("\n\n")[-1]
     told = json.loads(last.removeprefix("data: "))
     assert (told["id"], told["result"]["statusUpdate"]["status"]["state"]) == (1, "TASK_STATE_FAILED")
+
+
+EVENTS = {"Accept": "text/event-stream"}
+
+
+@pytest.mark.parametrize("operation", ["stream", "subscribe"])
+async def test_clients_of_0_3_that_want_events_are_refused_in_one(site: Site, operation: str) -> None:
+    params = {"id": "none"} if operation == "subscribe" else {"message": {"role": "user"}}
+    refused = await rpc(site, OLD[operation], params, headers=EVENTS)
+    assert (refused.status_code, refused.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert refused.text.startswith("data: ")
+    error = json.loads(refused.text.removeprefix("data: "))["error"]
+    assert error["code"] == (-32001 if operation == "subscribe" else -32602)
+    assert error == await failure(site, OLD[operation], params), "who takes no events is told the same"
+    newer = await rpc(site, NEW[operation], params, headers=EVENTS)
+    assert newer.headers["content-type"] == "application/json"
+
+
+async def test_what_proxies_act_upon_is_no_event(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site.runtime, "_message_limit", 10)
+    refused = await rpc(site, "message/stream", old("say much more"), headers=EVENTS)
+    assert (refused.status_code, refused.headers["content-type"]) == (413, "application/json")

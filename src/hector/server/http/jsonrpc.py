@@ -8,7 +8,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hector.domain.errors import InvalidError, NotFoundError
+from hector.domain.errors import CallerError, InvalidError, NotFoundError
 from hector.domain.messages import JsonValue
 from hector.server.a2a.dialect import Dialect
 from hector.server.a2a.fields import Fields, kind_of
@@ -58,7 +58,15 @@ class JsonRpc:
         )
         exchange.activated = asked.activate(method, exchange.extensions)
         if streaming := STREAMING.get(method):
-            results = _results(await streaming(asked), dialect, exchange.rpc_id)
+            try:
+                results = _results(await streaming(asked), dialect, exchange.rpc_id)
+            except CallerError as error:
+                if dialect is Dialect.V1 or _http_status(error) != 200 or not _takes_events(exchange):
+                    raise
+                # Clients of 0.3 read no other answer to a method that streams.
+                return Response(
+                    _broken(exchange.rpc_id, error), 200, error_headers(error), "text/event-stream"
+                )
             return EventStream(results, broken=partial(_broken, exchange.rpc_id), headers=exchange.agreed())
         answer = await UNARY[method](asked)
         bare = _bare(dialect, answer) if method in _WRAPPED else answer
@@ -66,13 +74,13 @@ class JsonRpc:
 
 
 def rpc_failure(error: Exception, call_id: RpcId) -> Response:
+    return json_response(_failure(error, call_id), status=_http_status(error), headers=error_headers(error))
+
+
+def _http_status(error: Exception) -> int:
     http = status_of(error).http
     nobody_there = isinstance(error, NotFoundError) and error.kind == "agent"
-    return json_response(
-        _failure(error, call_id),
-        status=http if http in _HTTP_STATUSES or nobody_there else 200,
-        headers=error_headers(error),
-    )
+    return http if http in _HTTP_STATUSES or nobody_there else 200
 
 
 # ------------------------------------------------------------------------------------------ requests
@@ -119,6 +127,10 @@ async def _results(
     async with aclosing(events):
         async for place, event in events:
             yield place, _result(_bare(dialect, event), call_id)
+
+
+def _takes_events(exchange: Exchange) -> bool:
+    return b"text/event-stream" in exchange.headers.get(b"accept", b"")
 
 
 def _bare(dialect: Dialect, answer: Json) -> JsonValue:
