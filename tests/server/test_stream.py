@@ -492,6 +492,52 @@ async def test_who_answers_too_late_is_not_told_how_another_answer_was_answered(
     assert "not_paused" in answer.text
 
 
+@pytest.mark.parametrize("how", ["answered", "asks again", "canceled", "deleted"])
+async def test_in_1_0_who_subscribes_to_a_paused_task_is_told_how_it_goes_on(
+    start: StartSite, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def which(question: str) -> str:
+        """Ask."""
+        raise InputRequiredError(question)
+
+    site = await start(tools=[FunctionTool(which, idempotent=True)])
+    asked = await site.ask('call which {"question": "which?"}', "s")
+    watching = asyncio.Event()
+    go_on = site.runtime.until_gone_on
+
+    async def watched(paused: Any) -> None:
+        watching.set()
+        await go_on(paused)
+
+    monkeypatch.setattr(site.runtime, "until_gone_on", watched)
+    place = f"/v1/agents/a/tasks/{asked['id']}"
+    subscribing = asyncio.create_task(site.http.post(f"{place}:subscribe", headers={"A2A-Version": "1.0"}))
+    await watching.wait()
+    match how:
+        case "answered":
+            await site.ask("say this one", task_id=asked["id"])
+        case "asks again":
+            await site.ask('call which {"question": "sure?"}', task_id=asked["id"])
+        case "canceled":
+            await site.http.post(f"{place}:cancel")
+        case _:
+            await site.http.delete("/v1/agents/a/sessions/s")
+    told = events(await subscribing)
+    assert told[0]["task"]["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
+    assert told[0]["task"]["status"]["message"]["parts"] == [{"text": "which?"}]
+    states = [event["statusUpdate"]["status"]["state"] for event in told if "statusUpdate" in event]
+    match how:
+        case "answered":
+            assert states[-1] == "TASK_STATE_COMPLETED"
+            assert collected(told) == "this one"
+        case "asks again":
+            assert states[-1] == "TASK_STATE_INPUT_REQUIRED"
+            assert told[-1]["statusUpdate"]["status"]["message"]["parts"] == [{"text": "sure?"}]
+        case _:
+            assert states == ["TASK_STATE_CANCELED"]
+            assert not any("artifactUpdate" in event for event in told), "a question is no reply"
+
+
 async def test_nobody_subscribes_to_what_is_not_there(site: Site) -> None:
     assert (await site.http.get("/v1/agents/a/tasks/none:subscribe")).status_code == 404
 

@@ -10,7 +10,7 @@ What it says is decided by a script, a pure function of the request. Three come 
       say TEXT            answer
       data JSON           answer with data
       file NAME MEDIA_TYPE TEXT
-                          answer with a file of that text, or of its URL, if the text is a whole http or https URL
+                          answer with a file of that text, or with its URL, if the text is one
       stream N TEXT       answer in N pieces
       think TEXT          think aloud first
       call TOOL JSON      call a tool; neighbouring calls are made at once; what follows, after the results
@@ -19,8 +19,8 @@ What it says is decided by a script, a pure function of the request. Three come 
       fail KIND           auth, unreachable, request, context or unavailable
       fail rate_limit [SECONDS]
 
-A message to `obey` without orders is echoed. Orders may also be given beforehand, for messages by the start of their
-ids, as suites of tests have it that send no orders.
+A message to `obey` without orders is echoed. Orders may also be given beforehand, by the start of messages' ids,
+for those who send none, such as suites of tests.
 """
 
 import asyncio
@@ -179,7 +179,7 @@ def scripted_model(name: str, orders: Mapping[str, str] | None = None) -> Script
     script = SCRIPTS.get(name or "echo")
     if script is None:
         raise ModelUnavailableError(f"no script is named {name!r} (known: {', '.join(SCRIPTS)})")
-    return ScriptedModel(partial(obey, given=orders) if orders else script, name=name or "echo")
+    return ScriptedModel(partial(obey, beforehand=orders) if orders else script, name=name or "echo")
 
 
 def in_order(*answers: Line | Sequence[Line]) -> Script:
@@ -205,11 +205,13 @@ def recall(request: ModelRequest) -> Sequence[Line]:
     return [Say(recalled([message.text for message in request.messages if isinstance(message, UserMessage)]))]
 
 
-def obey(request: ModelRequest, *, given: Mapping[str, str] | None = None) -> Sequence[Line]:
-    """`given`: what messages are taken to say whose ids begin so."""
+def obey(request: ModelRequest, *, beforehand: Mapping[str, str] | None = None) -> Sequence[Line]:
+    """`beforehand`: what messages are taken to say whose ids begin so."""
     start = max(n for n, message in enumerate(request.messages) if isinstance(message, UserMessage))
     told = request.messages[start]
-    text = _given(given or {}, request.message_id) or (told.text if isinstance(told, UserMessage) else "")
+    text = _given(beforehand or {}, request.message_id) or (
+        told.text if isinstance(told, UserMessage) else ""
+    )
     orders = [_order(line) for line in text.splitlines() if line.strip()]
     answers = _split_after_calls([line for line in orders if line is not None])
     given = sum(isinstance(message, ModelMessage) for message in request.messages[start:])

@@ -18,7 +18,8 @@ from hector.domain.errors import (
 )
 from hector.domain.events import EventStore, Told
 from hector.domain.ids import SessionKey
-from hector.domain.turns import Reason, Turn, TurnState
+from hector.domain.messages import StoredMessage
+from hector.domain.turns import Reason, Turn, TurnState, TurnStore
 from hector.runtime.feed import TurnFeed
 from hector.runtime.unknown import defect
 from hector.runtime.wakes import Bell, Wakes, session_topic
@@ -95,11 +96,18 @@ class Followers:
 
     async def follow(self, key: SessionKey, turn_id: str, message_id: str, feed: TurnFeed) -> None:
         """End the feed when the turn has ended, or the run of that message."""
+        with self.following(key):
+            try:
+                await _follow(self._store, self._wakes, feed, key, turn_id, message_id)
+            except Exception as error:  # noqa: BLE001  # whoever waits must be told something
+                feed.fail(defect(error))
+
+    @contextmanager
+    def following(self, key: SessionKey) -> Iterator[None]:
+        """Meanwhile somebody here cares for a turn of the session."""
         self.followed[key] += 1
         try:
-            await _follow(self._store, self._wakes, feed, key, turn_id, message_id)
-        except Exception as error:  # noqa: BLE001  # whoever waits must be told something
-            feed.fail(defect(error))
+            yield
         finally:
             self.followed[key] -= 1
             if not self.followed[key]:
@@ -159,6 +167,30 @@ async def _to_the_end(
         longest = _POLL_SIGNALED if wakes.prompt else _POLL_LAST
         pause = _POLL_FIRST if rung else min(pause * 2, longest)
     raise StoreUnavailableError("this server stops; repeat the message under its id to get its answer")
+
+
+async def until_gone_on(store: TurnStore, wakes: Wakes, paused: Turn) -> None:
+    """Return when a paused turn goes on, has ended or is gone. Raises `StorageError`."""
+    answered = time.monotonic()
+    with wakes.bell(paused.id, session_topic(paused.key)) as bell:
+        while not wakes.closed:
+            bell.clear()
+            try:
+                turn = await store.turn(paused.key.agent_id, paused.key.user_id, paused.id)
+            except StorageError:
+                if time.monotonic() - answered > ANSWER_WITHIN:
+                    raise
+            else:
+                answered = time.monotonic()
+                if turn is None or not turn.state.paused or _said(turn) != _said(paused):
+                    return
+            await bell.wait(_POLL_SIGNALED if wakes.prompt else _POLL_LAST)
+    raise StoreUnavailableError("this server stops; subscribe again")
+
+
+def _said(turn: Turn) -> list[StoredMessage]:
+    """Without what waits to be said."""
+    return [stored for stored in turn.messages if stored.seq is not None]
 
 
 def deleted(key: SessionKey, turn_id: str) -> Turn:

@@ -192,6 +192,10 @@ class Runtime:
         feed = self._of(self.agent(agent_name)).runner.listen(turn)
         return TurnHandle(turn.key, turn.id, "", feed, repeated=True)
 
+    async def until_gone_on(self, paused: Turn) -> None:
+        """Return when a paused turn goes on, has ended or is gone. Raises `StorageError`."""
+        await self._of(self.agent(paused.key.agent_id)).runner.until_gone_on(paused)
+
     async def cancel(self, agent_name: str, user_id: str, turn_id: str) -> Turn:
         """End a turn as its user wishes; one that has ended stays as it is."""
         turn = await self.turn(agent_name, user_id, turn_id)

@@ -39,7 +39,7 @@ from hector.engine.turn import TurnRun
 from hector.runtime.arrivals import Arrivals, accept_surely
 from hector.runtime.event_log import EventLog
 from hector.runtime.feed import TurnFeed
-from hector.runtime.following import Followers
+from hector.runtime.following import Followers, until_gone_on
 from hector.runtime.handle import TurnHandle
 from hector.runtime.local_turns import LocalTurn, LocalTurns
 from hector.runtime.queue import SessionQueue
@@ -137,6 +137,11 @@ class TurnRunner:
         )
         local = next(ours, None)
         return local.feed if local and not local.feed.failed else self._feed_elsewhere(turn, "")
+
+    async def until_gone_on(self, paused: Turn) -> None:
+        """Return when a paused turn goes on, has ended or is gone. Raises `StorageError`."""
+        with self._followers.following(paused.key):
+            await until_gone_on(self._store, self.wakes, paused)
 
     async def cancel(self, key: SessionKey, turn_id: str) -> Turn | None:
         """End a turn as its user wishes; None if it has ended. Raises `NotFoundError` if there is none."""

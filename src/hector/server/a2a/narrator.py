@@ -53,7 +53,8 @@ class Narrator:
         return {"task": wire.task_of(self._dialect, self._key, self._turn_id, status)}
 
     def whole(self, turn: Turn) -> Json:
-        """All there is to tell of a turn that had ended before the stream began."""
+        """A turn that had stopped before the stream began."""
+        self._state = turn.state
         return {"task": wire.task(self._dialect, turn)}
 
     def tell(self, told: Told) -> Iterator[Json]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from hector.domain.errors import ConflictError, InvalidError, NotFoundError, NotPausedError, TooLargeError
-from hector.domain.events import EventId
+from hector.domain.events import EventId, Told, TurnEnded
 from hector.domain.turns import Reason, Turn, TurnState
+from hector.runtime.following import deleted
 from hector.runtime.handle import TurnHandle
 from hector.runtime.runtime import Runtime
 from hector.server.a2a import wire
@@ -96,13 +97,16 @@ class Operations:
     ) -> Events:
         """The rest of a stream that was broken off, or all of it for who names no place in it.
 
-        Raises `TaskEndedError` where A2A 1.0 has a task's end be read, and not streamed.
+        A2A 1.0 has a paused task be watched until it goes on, and a task's end be read, and not streamed: it
+        raises `TaskEndedError`.
         """
         handle = await self._runtime.listen(agent, user_id, turn_id)
         if dialect is Dialect.V1 and after is None:
-            state = (await self._as_it_stands(handle)).state
-            if state.terminal:
-                raise TaskEndedError(turn_id, state)
+            turn = await self._runtime.turn(agent, user_id, turn_id)
+            if turn.state.terminal:
+                raise TaskEndedError(turn_id, turn.state)
+            if turn.state.paused:
+                return self._narrate_on(turn, dialect)
         return self._narrate(handle, dialect, after)
 
     async def task(
@@ -178,13 +182,35 @@ class Operations:
             # The task that it was told of failed, and this is another for the same message.
             for piece in narrator.begin_anew():
                 yield None, piece
-        async with aclosing(handle.told()) as events:
-            async for told in events:
-                pieces = list(narrator.tell(told))
-                for number, piece in enumerate(pieces, 1):
-                    # A client that got the first of two pieces alone is told both again.
-                    place = f"{handle.turn_id}.{told.id}" if told.id and number == len(pieces) else None
-                    yield place, piece
+        async with aclosing(_told_by(narrator, handle)) as events:
+            async for event in events:
+                yield event
+
+    async def _narrate_on(self, paused: Turn, dialect: Dialect) -> Events:
+        """The paused task, and when somebody has answered what it tells until it stops again."""
+        key = paused.key
+        narrator = Narrator(dialect, key, paused.id)
+        yield None, narrator.whole(paused)
+        await self._runtime.until_gone_on(paused)
+        try:
+            handle = await self._runtime.listen(key.agent_id, key.user_id, paused.id)
+        except NotFoundError:
+            for piece in narrator.tell(Told(TurnEnded(deleted(key, paused.id)))):
+                yield None, piece
+            return
+        async with aclosing(_told_by(narrator, handle)) as events:
+            async for event in events:
+                yield event
+
+
+async def _told_by(narrator: Narrator, handle: TurnHandle) -> Events:
+    async with aclosing(handle.told()) as events:
+        async for told in events:
+            pieces = list(narrator.tell(told))
+            for number, piece in enumerate(pieces, 1):
+                # A client that got the first of two pieces alone is told both again.
+                place = f"{handle.turn_id}.{told.id}" if told.id and number == len(pieces) else None
+                yield place, piece
 
 
 def _renamed(error: InvalidError, asked: SendRequest, made: type[InvalidError]) -> InvalidError:

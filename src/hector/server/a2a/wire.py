@@ -168,7 +168,8 @@ def message(
 def reply_parts(turn: Turn) -> Sequence[Part]:
     """What the agent said at the end, without what only the model may see; empty if it said nothing."""
     last = turn.last
-    if not isinstance(last, ModelMessage) or last.calls:
+    # A canceled turn ends with a question, if with anything, and that is no reply.
+    if not isinstance(last, ModelMessage) or last.calls or turn.state is TurnState.CANCELED:
         return ()
     shown = visible(last.parts)
     return shown if any(part != Text("") for part in shown) else ()
