@@ -9,8 +9,8 @@ DATABASE ?= sqlite
 ARGS ?=
 
 BIN := .venv/bin
-CHECKED := $(wildcard src tests scripts benchmarks)
-TYPED := $(wildcard src tests scripts/*.py benchmarks)
+CHECKED := $(wildcard src tests scripts benchmarks examples)
+TYPED := $(wildcard src tests scripts/*.py benchmarks examples/*.py)
 # What the A2A clients are made of that tests talk with.
 CLIENTS := $(wildcard requirements/clients-*.txt requirements/clients-npm-*/package-lock.json)
 EXTRAS := --extra local --extra mysql --extra postgres --extra signing
@@ -23,7 +23,7 @@ export PYTHON
 .DELETE_ON_ERROR:
 # The checks of `test` come one after the other, so that the first failure ends the output.
 .NOTPARALLEL:
-.PHONY: help demo setup test format-check lint types imports unit test-long bench kill-suite chaos format pin clean
+.PHONY: help demo setup test format-check lint types imports unit test-long bench kill-suite conformance chaos format pin clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench: .venv/.ready-test ## measure
 kill-suite: .venv/.ready-test ## make KILLS faults under load on a DATABASE and look for what was lost
 	$(BIN)/python -m tests.chaos --database $(DATABASE) --kills $(KILLS) $(ARGS)
 
+conformance: .venv/.ready-test ## run A2A's conformance suites; TCK is a clone of a2a-tck (docs/conformance.md)
+	@$(BIN)/python -m tests.conformance $(if $(TCK),"$(TCK)",$(error TCK is not set: git clone https://github.com/a2aproject/a2a-tck ../a2a-tck, and then make conformance TCK=../a2a-tck)) $(ARGS)
+
 chaos: .venv/.ready-test ## the same for MINUTES, on each database in turn
 	for database in sqlite postgres mysql; do \
 	  $(BIN)/python -m tests.chaos --database $$database --minutes $(MINUTES) $(ARGS) || exit; done
@@ -72,8 +75,8 @@ pin: ## pin the newest versions that pyproject.toml allows (needs uv, npm; ARGS=
 	$(COMPILE) pyproject.toml $(EXTRAS) requirements/build.in --output-file requirements/run.txt
 	$(COMPILE) pyproject.toml $(EXTRAS) requirements/build.in --group dev \
 	  --constraint requirements/run.txt --output-file requirements/test.txt
-	for client in python-0.3 adk nodejs; do \
-	  $(COMPILE) requirements/clients-$$client.in --output-file requirements/clients-$$client.txt || exit; done
+	for apart in clients-python-0.3 clients-adk clients-nodejs tck; do \
+	  $(COMPILE) requirements/$$apart.in --output-file requirements/$$apart.txt || exit; done
 	for client in newest 0.3; do \
 	  (cd requirements/clients-npm-$$client && npm install --package-lock-only --omit-lockfile-registry-resolved \
 	    --no-audit --no-fund) || exit; done

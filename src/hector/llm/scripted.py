@@ -19,8 +19,8 @@ What it says is decided by a script, a pure function of the request. Three come 
       fail KIND           auth, unreachable, request, context or unavailable
       fail rate_limit [SECONDS]
 
-A message to `obey` without orders is echoed. Orders may also be given beforehand, by the start of messages' ids,
-for those who send none, such as suites of tests.
+A message to `obey` without orders is echoed. Orders may also be given beforehand, by the start of messages'
+ids, for those who send none, such as suites of tests.
 """
 
 import asyncio
