@@ -141,7 +141,8 @@ def _excused(result: Result, exceptions: Iterable[Excused]) -> bool:
 
 def table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     rule = ["---"] * len(headings)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *lines))
+    escaped = ([cell.replace("|", r"\|") for cell in line] for line in (headings, rule, *lines))
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
 def table_of_exceptions(exceptions: Iterable[Excused]) -> str:

@@ -20,6 +20,10 @@ def test_the_documented_exceptions_are_those_that_count() -> None:
     assert results.table_of_exceptions(read_exceptions()) in DOCS.read_text()
 
 
+def test_a_table_of_markdown_keeps_its_cells_apart() -> None:
+    assert results.table(("a", "b"), [("1|2", "3")]) == "| a | b |\n| --- | --- |\n| 1\\|2 | 3 |"
+
+
 @pytest.mark.parametrize("excused", read_exceptions(), ids=lambda excused: excused.test)
 def test_each_exception_names_a_suite_and_its_transports_and_quotes_the_specification(
     excused: Excused,
