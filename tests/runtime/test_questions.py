@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 
-from hector.domain.errors import InputRequiredError, NotPausedError, WaitedTooLongError
+from hector.domain.errors import (
+    InputRequiredError,
+    NotPausedError,
+    StoreUnavailableError,
+    WaitedTooLongError,
+)
 from hector.domain.messages import ModelMessage, Text, ToolMessage, UserMessage
 from hector.domain.turns import Recovery, TurnSettings, TurnState
 from hector.tools.function import FunctionTool
@@ -85,6 +90,27 @@ async def test_an_answer_that_failed_and_is_sent_again_is_read_with_what_it_answ
         assert again.id not in (failed.id, paused.id)
         assert list(node.model.requests[-1].messages) == sent
         failed = again
+
+
+@pytest.mark.parametrize("how", ["answered", "deleted", "stopped"])
+async def test_who_watches_a_paused_turn_elsewhere_learns_that_it_goes_on(start: StartNode, how: str) -> None:
+    tools = {"ask": FunctionTool(_ask, idempotent=True)}
+    one, two = await start(tools=tools), await start(tools=tools)
+    paused = await one.runtime.turn("a", "u", (await one.ask("call ask")).id)
+    watching = asyncio.create_task(two.runtime.until_gone_on(paused))
+    await one.ask("say another turn of the session")
+    assert not watching.done()
+    match how:
+        case "answered":
+            await one.ask("red", task_id=paused.id)
+            await watching
+        case "deleted":
+            await one.runtime.delete_session(KEY)
+            await watching
+        case _:
+            await two.runtime.close(0.0)
+            with pytest.raises(StoreUnavailableError, match="subscribe again"):
+                await watching
 
 
 async def test_the_model_is_told_the_id_of_the_users_newest_message(start: StartNode) -> None:
