@@ -95,9 +95,7 @@ class OnServer:
         deadline = time.monotonic() + _GONE_WITHIN
         while True:
             with contextlib.suppress(UnreadableError):
-                left = link.ports_seen & (await self._sessions()).keys()
-                # The system gives a port again, in a long run to somebody else.
-                if not left.difference(*(other.ports for other in self._links if other is not link)):
+                if not self._connections(link, set(await self._sessions())):
                     break
             if time.monotonic() > deadline:
                 return False
@@ -196,12 +194,20 @@ class OnServer:
             if user == self._db.user
         }
 
+    def _connections(self, link: Link, taken: set[int]) -> set[int]:
+        """The ports of those that the server has, also when the network has lost them."""
+        # In a long run the system gives a port again, to others.
+        return (link.ports_seen & taken).difference(
+            *(other.ports for other in self._links if other is not link)
+        )
+
     async def _crowds(self) -> list[str]:
         taken: set[int] = set()
         with contextlib.suppress(UnreadableError):
             taken.update(await self._sessions())
         counts = [
-            (len(link.ports_seen & taken), processes * MAX_CONNS) for link, processes in self._links.items()
+            (len(self._connections(link, taken)), processes * MAX_CONNS)
+            for link, processes in self._links.items()
         ]
         return [f"a server has {count} connections of {most}" for count, most in counts if count > most]
 
@@ -230,10 +236,11 @@ class OnServer:
 
     @asynccontextmanager
     async def _readable(self) -> AsyncIterator[None]:
+        down = self._down
         try:
             yield
         except _DRIVER_ERRORS as error:
-            if not self._down:
+            if not (down or self._down):
                 raise
             raise UnreadableError("the server is down") from error
 
