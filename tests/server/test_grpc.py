@@ -118,6 +118,17 @@ async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, status_pb2.Sta
     return raised.value.code(), rich
 
 
+async def test_what_is_no_message_is_refused_and_says_why(site: Site) -> None:
+    send: Any = site.channel.unary_unary("/lf.a2a.v1.A2AService/SendMessage")
+    code, status = await refusal(send(b"\xff\xff"))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "wanted a lf.a2a.v1.SendMessageRequest" in status.message
+    listed = new.ListTasksRequest(tenant="a", status_timestamp_after={"nanos": -1})
+    code, status = await refusal(site.new.ListTasks(listed))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "nanos" in status.message.lower()
+
+
 async def rest(stream: Any) -> list[Any]:
     """Of a stream of which something was read."""
     found = []

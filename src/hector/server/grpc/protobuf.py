@@ -3,17 +3,28 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
-from google.protobuf.message import Message
+from google.protobuf.json_format import Error, MessageToDict, ParseDict, ParseError
+from google.protobuf.message import DecodeError, Message
 
+from hector.domain.errors import InvalidError
 from hector.domain.messages import JsonValue
 
 M = TypeVar("M", bound=Message)
 
 
-def to_json(message: Message) -> Mapping[str, JsonValue]:
-    """Without what has its default value, as protobuf sends it."""
-    return MessageToDict(message)
+def to_json(told: bytes, made: type[Message]) -> Mapping[str, JsonValue]:
+    """Without what has its default value, as protobuf sends it. Raises `InvalidError`."""
+    name = made.DESCRIPTOR.full_name
+    try:
+        return MessageToDict(made.FromString(told))
+    except DecodeError:
+        raise InvalidError("request", f"is no message of protobuf; wanted a {name}") from None
+    except (
+        Error,
+        ValueError,
+        OverflowError,
+    ) as error:  # of a time that there is not, or a number that is none
+        raise InvalidError("request", f"is no {name} that can be written as JSON: {error}") from None
 
 
 def from_json(value: Mapping[str, JsonValue], made: type[M]) -> M:

@@ -29,7 +29,7 @@ from hector.server.statuses import NoAgentNamedError, VersionNotSupportedError
 logger = logging.getLogger(__name__)
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-_Handle: TypeAlias = Callable[[Message, _Context], Awaitable[Any]]
+_Handle: TypeAlias = Callable[[bytes, _Context], Awaitable[Any]]
 
 _EXTENSIONS = frozenset({HEADER, OLD_HEADER})
 
@@ -63,7 +63,7 @@ def handlers(entrance: Entrance, *, stalled: float = STALLED) -> Iterator[grpc.G
     """For `grpc.aio.Server.add_generic_rpc_handlers`."""
     for service in _SERVICES:
         caller = _Door(entrance, service)
-        methods = {}
+        methods: dict[str, Any] = {}
         for method in service.descriptor.methods:
             name = service.names.get(method.name, method.name)
             if unary := UNARY.get(name):
@@ -73,11 +73,8 @@ def handlers(entrance: Entrance, *, stalled: float = STALLED) -> Iterator[grpc.G
                 make = grpc.unary_stream_rpc_method_handler
             else:
                 continue
-            methods[method.name] = make(
-                handle,
-                request_deserializer=GetMessageClass(method.input_type).FromString,
-                response_serializer=_written,
-            )
+            # Requests are read where what is wrong with them can be told.
+            methods[method.name] = make(handle, response_serializer=_written)
         yield grpc.method_handlers_generic_handler(service.descriptor.full_name, methods)
 
 
@@ -86,11 +83,11 @@ def _written(message: Message) -> bytes:
 
 
 def _unary(door: "_Door", method: MethodDescriptor, name: str, run: Unary) -> _Handle:
-    made = GetMessageClass(method.output_type)
+    read, made = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
 
-    async def handle(request: Message, context: _Context) -> Message:
+    async def handle(request: bytes, context: _Context) -> Message:
         try:
-            return from_json(await run(await door.asked(name, request, context)), made)
+            return from_json(await run(await door.asked(name, request, read, context)), made)
         except Exception as error:  # noqa: BLE001 - the last stop: whatever went wrong, the caller gets a status
             await fail(context, error)
 
@@ -98,11 +95,11 @@ def _unary(door: "_Door", method: MethodDescriptor, name: str, run: Unary) -> _H
 
 
 def _streaming(door: "_Door", method: MethodDescriptor, name: str, run: Streaming, stalled: float) -> _Handle:
-    made = GetMessageClass(method.output_type)
+    read, made = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
 
-    async def handle(request: Message, context: _Context) -> None:
+    async def handle(request: bytes, context: _Context) -> None:
         try:
-            async with aclosing(await run(await door.asked(name, request, context))) as events:
+            async with aclosing(await run(await door.asked(name, request, read, context))) as events:
                 async for _, event in events:
                     async with asyncio.timeout(stalled):
                         await context.write(from_json(event, made))
@@ -123,7 +120,7 @@ class _Door:
     entrance: Entrance
     service: _Service
 
-    async def asked(self, method: str, request: Message, context: _Context) -> Asked:
+    async def asked(self, method: str, request: bytes, read: type[Message], context: _Context) -> Asked:
         self.entrance.check_stopping()
         metadata = {
             name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)
@@ -134,7 +131,7 @@ class _Door:
         if named_version(version) not in (None, self.service.dialect):
             raise VersionNotSupportedError(f"{version} in a call of {self.service.descriptor.full_name}")
         operations = await self.entrance.operations()
-        params = _params(to_json(request))
+        params = _params(to_json(request, read))
         last = metadata.get("last-event-id")
         asked = Asked(
             operations,
