@@ -55,6 +55,18 @@ from tests.contract.actor import (
 # --- a plain turn
 
 
+@pytest.mark.parametrize("outcome", [COMPLETED, FAILED, PAUSED])
+async def test_an_end_is_told_with_the_time_that_is_stored(
+    store: SqlSessionStore, one: Actor, outcome: Outcome
+) -> None:
+    begun = await one.begin()
+    told = await store.end(begun.lease, [said("ok")], outcome)
+    stored = await store.turn(KEY.agent_id, KEY.user_id, begun.lease.turn_id)
+    assert stored
+    assert told.ended_at == stored.ended_at
+    assert told.ended_at
+
+
 async def test_the_first_message_makes_the_session_and_begins_its_turn(
     store: SqlSessionStore, one: Actor
 ) -> None:
@@ -1151,7 +1163,7 @@ async def test_a_plain_turn_takes_two_transactions_of_few_statements(
     await one.turn()
     counting = CountingDriver(store._driver)
     await Actor(SqlSessionStore(counting), one.id).turn()
-    assert counting.statements <= 9
+    assert counting.statements <= 10
 
 
 # --- contents

@@ -200,10 +200,12 @@ def _turn_of(held: CTE) -> Update:
 
 
 _counted = _turn_of(_advanced).values(**sql.COUNTED).cte("counted")
-_ended = _turn_of(_released).values(**sql.ENDED).cte("ended")
+_ended = _turn_of(_released).values(**sql.ENDED).returning(T.ended_at).cte("ended")
 _APPEND = Statement(select(_advanced.c.last_seq).add_cte(_answered(_advanced)))
 _APPEND_AND_COUNT = Statement(select(_advanced.c.last_seq).add_cte(_answered(_advanced), _counted))
-_END = Statement(select(_released.c.last_seq).add_cte(_answered(_released), _ended))
+_END = Statement(
+    select(_released.c.last_seq, select(_ended.c.ended_at).scalar_subquery()).add_cte(_answered(_released))
+)
 
 
 # --- what a turn tells
@@ -305,7 +307,7 @@ def end(lease: Lease, new: NewMessage, outcome: Outcome) -> Operation[Turn | Non
         return None
     ended = outcome_parameters(outcome) | {"last_seq": lease.seq + 1}
     rows = yield from fetch(_END, _one_more(lease, new, content) | ended)
-    return ended_turn(lease, [new], outcome) if rows else None
+    return ended_turn(lease, [new], outcome, rows[0][1]) if rows else None
 
 
 def _one_more(lease: Lease, new: NewMessage, content: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The operations of a turn that was accepted: append, end, and taking it back."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from hector.domain.errors import LeaseLostError
 from hector.domain.ids import SessionKey
@@ -15,6 +16,7 @@ from hector.storage.reading import (
     key_parameters,
     must_read_turn,
     read_runs,
+    time_of,
     turn_row,
 )
 from hector.storage.rows import SessionRow, insert_agent_messages, is_held, leave_queue, lock, mark
@@ -44,15 +46,20 @@ def end(lease: Lease, new: Sequence[NewMessage], outcome: Outcome) -> Operation[
     guard = guard_parameters(lease)
     if (yield from execute(sql.GUARDED_RELEASE, guard | {"new_seq": last})) != 1:
         return (yield from _ended_before(lease))
-    yield from together(insert_agent_messages(lease, new), _close(guard, [(lease.run_seq, last)], outcome))
+    # In this order: what is asked last is told of the turn as it is by then.
+    *_, ended = yield from together(
+        insert_agent_messages(lease, new),
+        _close(guard, [(lease.run_seq, last)], outcome),
+        fetch(sql.ENDED_AT, guard),
+    )
     if lease.resumed:
         yield from _mark_past_runs(guard, outcome)
         return (yield from must_read_turn(lease.key, lease.turn_id))
-    return ended_turn(lease, new, outcome)
+    return ended_turn(lease, new, outcome, ended[0][0] if ended else None)
 
 
-def ended_turn(lease: Lease, new: Sequence[NewMessage], outcome: Outcome) -> Turn:
-    """The turn as it has just ended, with its last messages."""
+def ended_turn(lease: Lease, new: Sequence[NewMessage], outcome: Outcome, ended_at: Any) -> Turn:
+    """The turn as it has just ended, with its last messages; `ended_at` as the database has it."""
     stored = tuple(
         StoredMessage(item.message, seq, lease.turn_id, item.tokens)
         for seq, item in enumerate(new, lease.seq + 1)
@@ -67,6 +74,7 @@ def ended_turn(lease: Lease, new: Sequence[NewMessage], outcome: Outcome) -> Tur
         lease.attempt,
         usage=lease.usage + _countable(outcome.usage),
         messages=stored,
+        ended_at=time_of(ended_at),
     )
 
 

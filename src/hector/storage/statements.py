@@ -396,6 +396,7 @@ ENDED: dict[str, Any] = {
     "ended_at": now(),
 }
 END_TURN = Statement(update(turns).where(_turn_of_session()).values(**ENDED))
+ENDED_AT = Statement(select(T.ended_at).where(_turn_of_session()))
 SUPERSEDE_TURN = Statement(update(turns).where(_turn_of_session()).values(superseded=true()))
 TURN_COLUMNS = (
     T.id,
