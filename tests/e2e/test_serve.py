@@ -5,14 +5,14 @@ import json
 import re
 import signal
 import urllib.request
-from asyncio.subprocess import Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
-from tests.e2e.conftest import Run, Server, Start
+from tests.e2e.conftest import HECTOR, Run, Server, Start
 from tests.fakes.openai_server import Behaviour, FakeOpenAI
 
 Serve: TypeAlias = Callable[..., Awaitable[Server]]
@@ -85,6 +85,38 @@ async def test_a_signal_stops_it_after_what_runs(
     status, err = await end_of(server.process)
     assert (status, err.count("\n")) == (0, 1), err
     assert err.endswith("hector.cli.serve: stopped\n")
+
+
+WARMS_UP_FOR_EVER = """
+import asyncio, threading
+from hector.runtime.runtime import Runtime
+
+async def warm_up(self):
+    print("warms up", flush=True)
+    await asyncio.to_thread(threading.Event().wait)
+
+Runtime.warm_up = warm_up
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_stop_does_not_wait_for_what_only_makes_it_faster(
+    folder: Path, environ: dict[str, str], workers: int
+) -> None:
+    # Python runs it at the start of each process.
+    (folder / "sitecustomize.py").write_text(WARMS_UP_FOR_EVER)
+    environ = {**environ, "PYTHONPATH": f"{folder}:{environ.get('PYTHONPATH', '')}"}
+    command = [str(HECTOR), "serve", "--port=0", f"--workers={workers}"]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, env=environ, stdout=PIPE, stderr=PIPE
+    )
+    assert process.stdout
+    for _ in range(workers):
+        while b"warms up" not in (line := await process.stdout.readline()):
+            assert line
+    process.terminate()
+    status, err = await end_of(process)
+    assert (status, "killed" in err) == (0, False), err
 
 
 async def test_a_second_ctrl_c_ends_it_at_once(serve: Serve, run: Run, fake: FakeOpenAI) -> None:

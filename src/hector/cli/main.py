@@ -4,7 +4,7 @@ Each command imports its module when it runs, so that nobody waits for what othe
 """
 
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -13,7 +13,6 @@ import typer
 from hector.domain.errors import HectorError
 
 if TYPE_CHECKING:
-    import asyncio
 
     from hector.cli.remote import Address
 
@@ -131,9 +130,9 @@ def serve(
     import uvloop  # noqa: PLC0415
 
     from hector.cli.serve import serve_until_stopped  # noqa: PLC0415
-    from hector.cli.serving import leave  # noqa: PLC0415
+    from hector.cli.serving import run_and_leave  # noqa: PLC0415
 
-    leave(_run(serve_until_stopped(settings), uvloop.new_event_loop))
+    run_and_leave(serve_until_stopped(settings), uvloop.new_event_loop)
 
 
 @app.command()
@@ -435,13 +434,10 @@ def _tell(error: HectorError) -> int:
     return status
 
 
-def _run(
-    work: Coroutine[Any, Any, int], loop: "Callable[[], asyncio.AbstractEventLoop] | None" = None
-) -> int:
+def _run(work: Coroutine[Any, Any, int]) -> int:
     import asyncio  # noqa: PLC0415
 
-    with asyncio.Runner(loop_factory=loop) as runner:
-        return runner.run(work)
+    return asyncio.run(work)
 
 
 def _end(status: int) -> NoReturn:

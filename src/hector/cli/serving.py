@@ -7,8 +7,8 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NoReturn
 
 from setproctitle import setproctitle, setthreadtitle
 
@@ -79,12 +79,20 @@ def stop_on_signals(stop: asyncio.Event, *, before_exit: Callable[[], None] = la
             loop.add_signal_handler(number, told, number)
 
 
-def leave(status: int) -> NoReturn:
-    """End the process, of which all is closed by now.
+def run_and_leave(
+    serving: Coroutine[Any, Any, int], loop: Callable[[], asyncio.AbstractEventLoop]
+) -> NoReturn:
+    """Serve, and end the process with the status that comes of it; when it comes, all is closed.
 
-    The interpreter is not torn down: gRPC's own end, where it comes that late, sometimes spins for ever
-    (https://github.com/grpc/grpc/issues/40620).
+    Threads that still import something are not waited for, and the interpreter is not torn down, which takes
+    long on a busy machine; whoever stops a server gives it only so much time.
     """
+    runner = asyncio.Runner(loop_factory=loop)
+    try:
+        status = runner.run(serving)
+    except BaseException:
+        runner.close()
+        raise
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         # Whoever read it may have left.

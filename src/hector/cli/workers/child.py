@@ -13,7 +13,7 @@ import uvloop
 
 from hector.cli.failures import explained
 from hector.cli.logs import set_up_logging
-from hector.cli.serving import leave, name_worker
+from hector.cli.serving import name_worker, run_and_leave
 from hector.cli.workers.messages import Assignment, Failed, Ready, Report, decode_assignment, encode_report
 from hector.cli.workers.process import LEFT_TO_THE_SUPERVISOR
 from hector.config.model import Config
@@ -41,17 +41,15 @@ def main(descriptor: int) -> NoReturn:
         try:
             config = assignment.source.checked_settings()
             set_up_logging(config.logging.level, config.logging.format, worker=assignment.worker)
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_serve(config, assignment, supervisor))
+            run_and_leave(_serve(config, assignment, supervisor), uvloop.new_event_loop)
         except HectorError as error:
             status, told = explained(error)
             supervisor.setblocking(True)
             _report(supervisor, Failed(status, tuple(told)))
-            leave(status)
-    leave(0)
+            sys.exit(status)
 
 
-async def _serve(config: Config, assignment: Assignment, supervisor: socket.socket) -> None:
+async def _serve(config: Config, assignment: Assignment, supervisor: socket.socket) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -74,6 +72,7 @@ async def _serve(config: Config, assignment: Assignment, supervisor: socket.sock
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+    return 0
 
 
 async def _stop_with(supervisor: socket.socket, stop: asyncio.Event) -> None:
