@@ -123,7 +123,7 @@ def without_commit() -> None:
             turn: Turn = await server.transact(connection, "write", running.end(lease, messages, outcome))
             return turn
         except server.ConnectionLostError:
-            return running.ended_turn(lease, messages, outcome)
+            return running.ended_turn(lease, messages, outcome, None)
         finally:
             driver.pool.release(connection)
 

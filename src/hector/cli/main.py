@@ -13,7 +13,6 @@ import typer
 from hector.domain.errors import HectorError
 
 if TYPE_CHECKING:
-
     from hector.cli.remote import Address
 
 _HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}

@@ -5,7 +5,7 @@ from typing import Any
 
 from a2a.compat.v0_3 import a2a_v0_3_pb2, types
 from a2a.types import a2a_pb2
-from google.api.field_behavior_pb2 import REQUIRED, field_behavior  # type: ignore[import-untyped]
+from google.api.field_behavior_pb2 import REQUIRED, field_behavior
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 V1, V03_PROTO, V03_JSON = "v1", "v0_3_proto", "v0_3"
