@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
@@ -483,3 +484,25 @@ async def test_a_turn_goes_on_here_while_its_lost_run_is_still_being_broken_off(
     let_go.set()
     turn = await handle.result()
     assert (turn.state, turn.attempt, turn.reply) == (TurnState.COMPLETED, 2, "end")
+
+
+async def test_a_turn_that_has_just_ended_is_not_taken_for_lost(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "hector.runtime.turns")
+    node = await start(crashes=False)
+    end, stored, looked = node.store.end, asyncio.Event(), asyncio.Event()
+
+    async def ends_late(*asked: Any, **more: Any) -> Any:
+        turn = await end(*asked, **more)
+        stored.set()
+        await looked.wait()
+        return turn
+
+    monkeypatch.setattr(node.store, "end", ends_late)
+    handle = await node.send("say 0")
+    await stored.wait()
+    await node.opened.replica._look()
+    looked.set()
+    assert (await handle.result()).reply == "0"
+    assert "is not this replica's any longer" not in caplog.text

@@ -25,6 +25,8 @@ class LocalTurn:
     """Set while it runs."""
     started: bool = False
     """The task has taken its first step."""
+    ending: bool = False
+    """Its end is being stored."""
     stop_reason: str | None = None
     """Why the task is being cancelled, or needs no cancelling any more."""
     deadline: asyncio.TimerHandle | None = None

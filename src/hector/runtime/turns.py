@@ -194,10 +194,12 @@ class TurnRunner:
     def drop(self, turn_id: str) -> None:
         """Stop what this process does for a turn that is not its own any longer; nothing is written."""
         for local in [turn for turn in self._locals if turn.turn_id == turn_id]:
-            if local.task:
-                self._stop(local, _LOST)
-            else:
+            if local.task is None:
                 self._queue(local.key).wake()
+            elif not local.ending:
+                # One that just ends is not the store's any longer before it is not ours; if it was lost, its
+                # end will tell.
+                self._stop(local, _LOST)
 
     def adopt(self, key: SessionKey, leaked: str | None = None) -> None:
         """Go on with a session whose turn, or whose waiting message, a replica left that is gone.
@@ -339,12 +341,16 @@ class TurnRunner:
         def tell(event: RunEvent) -> None:
             log.add(local.feed.publish(event))
 
+        async def end() -> None:
+            local.ending = True
+            await log.settle()
+
         run = TurnRun(
             begun,
             local.agent,
             self._store,
             tell,
-            before_end=log.settle,
+            before_end=end,
             # Who listens is told, and may ask again; the turn goes on, and keeps what the model has said.
             on_silence=lambda: local.feed.fail(silence()),
             stream=local.stream,
