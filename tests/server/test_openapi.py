@@ -71,6 +71,18 @@ async def test_every_route_is_in_it_and_every_path_in_it_is_served(site: Site) -
         assert "nothing is served at this path" not in answer.text
 
 
+async def test_every_operation_tells_what_its_errors_are(site: Site) -> None:
+    for method, path, operation in operations(await described(site)):
+        assert "default" in operation["responses"], f"{method} {path}"
+
+
+@pytest.mark.parametrize("text", ["1.0", "0.3", "1.0.1", "0.3.0", "1", "2.0", "1.0.1.2", "x"])
+async def test_the_versions_are_those_that_are_spoken(site: Site, text: str) -> None:
+    schema = (await described(site))["components"]["parameters"]["A2A-Version"]["schema"]
+    answer = await site.http.get("/v1/agents", headers={"a2a-version": text})
+    assert (answer.status_code == 200) == bool(re.search(schema["pattern"], text))
+
+
 async def test_lists_have_their_parameters(site: Site) -> None:
     document = await described(site)
     for path in (f"{ROOT}/tasks".replace("/a/", "/{agent}/"), "/tasks"):

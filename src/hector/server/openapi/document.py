@@ -78,7 +78,7 @@ def _operation(method: str, route: Route, *, signs_in: bool) -> dict[str, Any]:
             *({"$ref": f"#/components/parameters/{name}"} for name in (*query, *found.headers)),
         ],
         "responses": {str(status): _answer(answer) for status, answer in found.answers.items()}
-        | ({} if found.tag == "Server" else {"default": {"$ref": "#/components/responses/Error"}}),
+        | {"default": {"$ref": "#/components/responses/Error"}},
     }
     if found.id == "call":
         made["responses"]["default"] = {"description": "what is wrong", "content": _content(["RpcAnswer"])}

@@ -43,7 +43,7 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "A2A-Version": {
         "in": "header",
         "description": "the version that the caller speaks; also as a query parameter",
-        "schema": {"type": "string", "examples": ["1.0", "0.3"]},
+        "schema": {"type": "string", "pattern": r"^(1\.0|0\.3)(\.[0-9]+)?$", "examples": ["1.0", "0.3"]},
     },
     "A2A-Extensions": {
         "in": "header",
