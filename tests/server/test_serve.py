@@ -83,6 +83,16 @@ async def test_a_turn_over_a_socket(start: Start) -> None:
     assert (await ask(server, "say hello"))["artifacts"][0]["parts"] == [{"text": "hello"}]
 
 
+async def test_an_answer_is_sent_at_once(start: Start) -> None:
+    server, _ = await start()
+    async with connect(server):
+        while not connections(server):
+            await asyncio.sleep(0)
+        (connection,) = connections(server)
+        taken = connection.transport.get_extra_info("socket")
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_text_arrives_while_the_model_still_writes(start: Start) -> None:
     server, model = await start()
     gate = model.gate("g")
