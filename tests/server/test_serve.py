@@ -86,7 +86,7 @@ async def test_a_turn_over_a_socket(start: Start) -> None:
 async def test_an_answer_is_sent_at_once(start: Start) -> None:
     server, _ = await start()
     async with connect(server):
-        while not connections(server):
+        while not connections(server):  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(0)
         (connection,) = connections(server)
         taken = connection.transport.get_extra_info("socket")

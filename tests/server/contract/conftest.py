@@ -1,8 +1,12 @@
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from inspect import iscoroutinefunction
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+import pytest_asyncio
 
 from hector.domain.errors import InputRequiredError
 from hector.runtime.push.deliveries import PushSettings
@@ -14,24 +18,42 @@ from tests.server.contract.spoken import TRANSPORTS
 Serve: TypeAlias = Callable[..., Awaitable[Served]]
 
 
-@pytest.fixture
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """On one loop, for most share a server."""
+    for item in items:
+        if not isinstance(item, pytest.Function) or item.path.parent != Path(__file__).parent:
+            continue
+        if iscoroutinefunction(item.function):
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def serve() -> AsyncIterator[Serve]:
-    """A server with `server_keys`; it tells webhooks on this machine, and has the tool `ask`, which asks."""
+    """A server of one's own, with `server_keys`."""
     async with AsyncExitStack() as stack:
 
         async def serve(**server_keys: Any) -> Served:
-            keys: dict[str, Any] = {
-                "tools": [FunctionTool(_ask)],
-                "push": PushSettings(Targets(["localhost"])),
-            }
-            return await stack.enter_async_context(serving(**keys | server_keys))
+            return await stack.enter_async_context(serving(**_keys() | server_keys))
 
         yield serve
 
 
-@pytest.fixture
-async def served(serve: Serve) -> Served:
-    return await serve()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared() -> AsyncIterator[Served]:
+    async with serving(**_keys()) as shared:
+        yield shared
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def served(shared: Served) -> AsyncIterator[Served]:
+    """It tells webhooks on this machine and has the tool `ask`, which asks; nothing runs from other tests."""
+    yield shared
+    for gate in shared.model._gates.values():
+        gate.opened.set()
+    while shared.model.running:  # noqa: ASYNC110 - nobody is told
+        await asyncio.sleep(0)
+    shared.model._gates.clear()
+    shared.model.requests.clear()
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -39,11 +61,10 @@ def transport(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def _ask(answer: str = "") -> str:
-    """Asks, where it is given no answer."""
-    if not answer:
-        raise InputRequiredError("which city?")
-    return answer
+def _keys() -> dict[str, Any]:
+    return {"tools": [FunctionTool(_ask, "ask")], "push": PushSettings(Targets(["localhost"]))}
 
 
-_ask.__name__ = "ask"
+def _ask() -> str:
+    """Asks."""
+    raise InputRequiredError("which city?")
