@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import httpx
+from a2a.types import a2a_pb2
 
 from hector.llm.scripted import ScriptedModel
 from hector.runtime.push.deliveries import PushSettings
@@ -57,6 +58,22 @@ class Target:
         assert answer.json()["task"]["artifacts"][0]["parts"] == [{"text": "fine"}]
         mine = self.http.get(f"{URL}/tasks/{self.ids['task of alice']}", headers=bearer(ALICE))
         assert SECRET in mine.text
+        self.check_log()
+
+    def check_told(self) -> None:
+        """What was taken over one transport is told over another: Bob's tasks, with all that was said."""
+        list_tasks: Any = self.channel.unary_unary(
+            "/lf.a2a.v1.A2AService/ListTasks",
+            request_serializer=a2a_pb2.ListTasksRequest.SerializeToString,
+            response_deserializer=a2a_pb2.ListTasksResponse.FromString,
+        )
+        metadata = (("authorization", f"Bearer {BOB}"),)
+        asked = a2a_pb2.ListTasksRequest(tenant="a", history_length=10, include_artifacts=True)
+        more = True
+        while more:
+            page = list_tasks(asked, metadata=metadata, timeout=_LIMIT)
+            asked.page_token = page.next_page_token
+            more = bool(page.next_page_token)
         self.check_log()
 
     def check_answer(self, answer: httpx.Response) -> None:

@@ -186,6 +186,7 @@ def test_any_request(target: Target, method: MethodDescriptor, long: bool) -> No
 
     tried()
     target.check_alive()
+    target.check_told()
 
 
 @LENGTHS

@@ -17,6 +17,7 @@ from tests.server.fuzz.target import SECRET, URL, Target, check_details, events
 CODES = frozenset({-32700, -32600, -32601, -32602, -32000, *range(-32009, -32000)})
 
 _numbers = itertools.count()
+_DEEP: Any = json.loads("[" * 150 + "]" * 150)
 
 scalars = (
     st.none()
@@ -119,13 +120,15 @@ def broken(draw: st.DrawFn, calls: list[Any], ids: Mapping[str, str]) -> Any:
     for step in way:
         holder = holder[step]
     others = st.sampled_from(sorted(ids.values()))
-    match draw(st.sampled_from(["other", "other", "gone", "theirs", "more"])):
+    match draw(st.sampled_from(["other", "other", "other", "gone", "theirs", "deep", "more"])):
         case "other":
             holder[last] = draw(anything)
         case "gone":
             del holder[last]
         case "theirs":
             holder[last] = draw(others)
+        case "deep":
+            holder[last] = _DEEP
         case _ if isinstance(holder, dict):
             holder[draw(st.sampled_from(["tenant", "kind", "taskId", "id"]) | st.text(max_size=5))] = draw(
                 anything | others
@@ -220,6 +223,7 @@ def test_good_calls_of_which_one_field_is_broken(target: Target, long: bool) -> 
 
     tried()
     target.check_alive()
+    target.check_told()
 
 
 def is_done_once(target: Target, call: Any) -> None:
