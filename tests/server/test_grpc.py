@@ -258,6 +258,32 @@ async def test_errors_have_their_details(site: Site) -> None:
         assert code == grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_what_is_no_request_is_its_senders_fault(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    nowhere = said("x")
+    nowhere.message.metadata.update({"a": {"b": [1.0, float("nan")]}})
+    of_part = said("x")
+    of_part.message.parts.add().data.number_value = float("inf")
+    later = new.ListTasksRequest(tenant="a")
+    later.status_timestamp_after.seconds = 10**15
+    for method, body, field in (
+        ("SendMessage", b"\xff", "request"),
+        ("SendMessage", b'\x0a\x03a\xff"', "request"),
+        ("SendMessage", nowhere.SerializeToString(), "message.metadata"),
+        ("SendMessage", of_part.SerializeToString(), "message.parts[1].data"),
+        ("ListTasks", later.SerializeToString(), "statusTimestampAfter"),
+    ):
+        call: Any = site.channel.unary_unary(f"/lf.a2a.v1.A2AService/{method}")
+        code, rich = await refusal(call(body, metadata=AGENT))
+        assert code == grpc.StatusCode.INVALID_ARGUMENT
+        wrong = error_details_pb2.BadRequest()
+        assert rich.details[1].Unpack(wrong)
+        assert wrong.field_violations[0].field == field
+    streaming: Any = site.channel.unary_stream("/a2a.v1.A2AService/SendStreamingMessage")
+    code, _ = await refusal(streaming(b"\xff", metadata=AGENT).read())
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("version", ["0.3", "9.9", "x"])
 async def test_a_version_that_is_not_the_services_is_refused(site: Site, version: str) -> None:
     metadata = (("a2a-version", version),)

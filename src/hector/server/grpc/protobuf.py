@@ -1,8 +1,9 @@
 """Between protobuf's messages and its JSON, in which the rest of the server reads and writes A2A."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import Error, MessageToDict, ParseDict, ParseError
 from google.protobuf.message import DecodeError, Message
 
@@ -11,20 +12,44 @@ from hector.domain.messages import JsonValue
 
 M = TypeVar("M", bound=Message)
 
+_NOT_JSON = (Error, ValueError, OverflowError)
+"""What `MessageToDict` raises of a number that is none, or a time that there is not."""
+
 
 def to_json(told: bytes, made: type[Message]) -> Mapping[str, JsonValue]:
     """Without what has its default value, as protobuf sends it. Raises `InvalidError`."""
-    name = made.DESCRIPTOR.full_name
     try:
-        return MessageToDict(made.FromString(told))
+        message = made.FromString(told)
     except DecodeError:
-        raise InvalidError("request", f"is no message of protobuf; wanted a {name}") from None
-    except (
-        Error,
-        ValueError,
-        OverflowError,
-    ) as error:  # of a time that there is not, or a number that is none
-        raise InvalidError("request", f"is no {name} that can be written as JSON: {error}") from None
+        wanted = made.DESCRIPTOR.full_name
+        raise InvalidError("request", f"is no message of protobuf; wanted a {wanted}") from None
+    try:
+        return MessageToDict(message)
+    except _NOT_JSON as error:
+        raise InvalidError(_without_json(message) or "request", f"cannot be written as JSON: {error}") from None
+
+
+def _without_json(message: Message) -> str:
+    """The path of the field that holds a number which is none, or a time that there is not."""
+    for field, value in message.ListFields():
+        for place, each in _messages(field, value):
+            try:
+                MessageToDict(each)
+            except _NOT_JSON:
+                own = each.DESCRIPTOR.full_name.startswith("google.")
+                below = "" if own else _without_json(each)
+                return f"{place}.{below}" if below else place
+    return ""
+
+
+def _messages(field: FieldDescriptor, value: Any) -> Iterator[tuple[str, Message]]:
+    if field.message_type is None:
+        return
+    if not field.is_repeated:
+        yield field.json_name, value
+        return
+    for number, each in enumerate(value):
+        yield f"{field.json_name}[{number}]", each
 
 
 def from_json(value: Mapping[str, JsonValue], made: type[M]) -> M:
