@@ -136,8 +136,8 @@ def _why(error: OSError) -> str:
 
 def _listener(family: int, address: tuple[object, ...]) -> socket.socket:
     made = socket.create_server(address, family=family, backlog=BACKLOG)
-    # Whoever connects inherits it: the body of an answer does not wait until its head has arrived. uvloop sets
-    # it by itself, and asyncio does not for sockets that are made so.
+    # Whoever connects inherits it: the body of an answer does not wait until its head has arrived. uvloop
+    # sets it by itself, and asyncio does not for sockets that are made so.
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made
 

@@ -26,7 +26,9 @@ def to_json(told: bytes, made: type[Message]) -> Mapping[str, JsonValue]:
     try:
         return MessageToDict(message)
     except _NOT_JSON as error:
-        raise InvalidError(_without_json(message) or "request", f"cannot be written as JSON: {error}") from None
+        raise InvalidError(
+            _without_json(message) or "request", f"cannot be written as JSON: {error}"
+        ) from None
 
 
 def _without_json(message: Message) -> str:
