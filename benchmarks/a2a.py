@@ -26,6 +26,7 @@ from benchmarks.table import median, p99, show
 
 CONNECTIONS = 16
 SECONDS = 4.0
+# Each message is another: Hector keeps those that it has read, as they never change.
 TEXT = "How many words does an ordinary question of a user have, and what does that cost?"
 
 CONFIG = """
@@ -104,8 +105,9 @@ Send = Callable[[Site, float], Awaitable[Load]]
 
 
 def _message(connection: int) -> Message:
-    parts = [Part(text=TEXT)]
-    return Message(message_id=str(uuid4()), context_id=f"c{connection}", role=Role.ROLE_USER, parts=parts)
+    name = str(uuid4())
+    parts = [Part(text=f"{TEXT} {name}")]
+    return Message(message_id=name, context_id=f"c{connection}", role=Role.ROLE_USER, parts=parts)
 
 
 def _body10(connection: int) -> dict[str, object]:
@@ -114,15 +116,17 @@ def _body10(connection: int) -> dict[str, object]:
 
 
 def _message03(connection: int) -> v03.Message:
-    parts = [v03.Part(text=TEXT)]
+    name = str(uuid4())
+    parts = [v03.Part(text=f"{TEXT} {name}")]
     role = v03.Role.ROLE_USER
-    return v03.Message(message_id=str(uuid4()), context_id=f"c{connection}", role=role, content=parts)
+    return v03.Message(message_id=name, context_id=f"c{connection}", role=role, content=parts)
 
 
 def _body03(connection: int) -> dict[str, object]:
     """... over JSON-RPC; over REST 0.3 has the JSON of its protocol buffers."""
-    part = {"kind": "text", "text": TEXT}
-    message = {"kind": "message", "messageId": str(uuid4()), "contextId": f"c{connection}", "role": "user"}
+    name = str(uuid4())
+    part = {"kind": "text", "text": f"{TEXT} {name}"}
+    message = {"kind": "message", "messageId": name, "contextId": f"c{connection}", "role": "user"}
     return {"message": {**message, "parts": [part]}}
 
 

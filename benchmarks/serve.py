@@ -5,6 +5,7 @@ import sqlite3
 import sys
 import tempfile
 from pathlib import Path
+from uuid import uuid4
 
 from benchmarks.http_load import Load, load
 from benchmarks.serving import Server, hector_serve, running
@@ -62,7 +63,8 @@ async def _row(
 
 
 def _body(connection: int) -> object:
-    text = "How many words does an ordinary question of a user have, and what does that cost?"
+    # Each message is another: Hector keeps those that it has read, as they never change.
+    text = f"How many words does an ordinary question of a user have, and what does {uuid4()} cost?"
     return {"message": {"context_id": f"c{connection}", "role": 1, "content": [{"text": text}]}}
 
 

@@ -41,11 +41,14 @@ class StoreTurns:
 
     async def turn(self, session: str) -> None:
         key = SessionKey("a", "u", session)
-        message = UserMessage((Text(TEXT),))
-        arrival = Arrival(key, message, uuid.uuid4().hex, new_turn_id(), self._replica, 80)
+        # Each message is another: Hector keeps those that it has read, as they never change.
+        message_id = uuid.uuid4().hex
+        text = message_id + TEXT[len(message_id) :]
+        message = UserMessage((Text(text),))
+        arrival = Arrival(key, message, message_id, new_turn_id(), self._replica, 80)
         begun = await self._store.accept(arrival, TailLimit(WINDOW))
         assert isinstance(begun, Begun), "sessions are not shared here"
-        reply = [NewMessage(ModelMessage((Text(TEXT),)), 80)]
+        reply = [NewMessage(ModelMessage((Text(text[::-1]),)), 80)]
         await self._store.end(begun.lease, reply, Outcome(TurnState.COMPLETED))
 
     async def close(self) -> None:

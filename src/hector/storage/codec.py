@@ -18,6 +18,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, assert_never, cast
 
 from hector.domain.messages import (
@@ -38,6 +39,8 @@ from hector.domain.messages import (
 )
 
 INLINE_BYTES = 64 * 1024
+_KEPT_SIZE = 1024
+"""Characters of a content up to which its message may be kept in memory."""
 
 USER, AGENT, NEITHER = 1, 2, 0
 
@@ -69,9 +72,16 @@ def decode(
     role: int, content: str, metadata: str | None = None, files: Mapping[str, bytes] | None = None
 ) -> Message:
     """The message; a file that is not among `files` keeps its sha256 in place of its bytes."""
-    # A session's tail is decoded at each turn: without the search for white space this takes half the time.
+    # A session's tail is decoded at each turn, most of it each time anew, and stored messages never change.
+    if files or len(content) > _KEPT_SIZE:
+        return _decode(role, content, metadata, files or {})
+    return _kept(role, content, metadata)
+
+
+def _decode(role: int, content: str, metadata: str | None, files: Mapping[str, bytes]) -> Message:
+    # Without the search for white space this takes half the time.
     stored, _ = _PARSER.raw_decode(content)
-    parts = tuple([decode_part(part, files or {}) for part in stored])
+    parts = tuple([decode_part(part, files) for part in stored])
     match role:
         case 1:
             return UserMessage(cast("tuple[UserPart, ...]", parts), *decode_notes(metadata))
@@ -79,6 +89,11 @@ def decode(
             return ModelMessage(cast("tuple[ModelPart, ...]", parts))
         case _:
             return ToolMessage(cast(ToolResult, parts[0]))
+
+
+@lru_cache(maxsize=8192)  # some ten megabytes
+def _kept(role: int, content: str, metadata: str | None) -> Message:
+    return _decode(role, content, metadata, {})
 
 
 def file_references(content: str) -> list[str]:

@@ -123,6 +123,14 @@ def test_a_big_file_that_was_not_read_keeps_its_hash_and_size() -> None:
     assert encode(decode(1, content))[0] == content
 
 
+def test_what_was_read_without_its_file_is_not_taken_for_what_has_it() -> None:
+    whole = UserMessage((File("a/b", "n", b"x" * 70_000),))
+    content, kept = encode(whole)
+    bare = decode(1, content)
+    assert decode(1, content, files=kept) == whole
+    assert decode(1, content) == bare != whole
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
 def test_what_json_cannot_hold_is_refused(value: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
