@@ -51,7 +51,7 @@ def without_guard() -> None:
     without_unique_keys("uq_messages_seq")
     assert _without(statements, statements._guard) == 3, "append, end and hand over"
     # Tried first where a whole transaction is one statement.
-    assert _without(fused, fused._guarded) == 2, "append and end"
+    assert _without(fused, fused._guarded) == 3, "append, append and count, and end"
 
 
 def _without(module: ModuleType, guard: Any) -> int:

@@ -2,10 +2,13 @@
 
 import random
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from tests.chaos.faults import plan, weights
+from tests.chaos.sabotage import SABOTAGES
 from tests.chaos.stores import DATABASES, DatabaseName
 from tests.chaos.suite import Settings, run
 
@@ -43,9 +46,18 @@ async def test_nothing_is_lost_in_some_tens_of_faults(database: DatabaseName) ->
 @pytest.mark.parametrize(("database", "safeguard"), SAFEGUARDS)
 async def test_without_a_safeguard_damage_is_found(database: DatabaseName, safeguard: str) -> None:
     report = await run(Settings(400, _seed(), safeguard, database))
+    assert report.states["completed"], "the servers ran"
     assert report.anomalies
     assert report.folder
     shutil.rmtree(report.folder)
+
+
+@pytest.mark.parametrize("safeguard", SABOTAGES)
+def test_what_is_taken_out_is_there(safeguard: str) -> None:
+    run = [sys.executable, "-m", "tests.chaos.sabotage", safeguard, "version"]
+    ended = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("hector ")
 
 
 @pytest.mark.parametrize("database", DATABASES)

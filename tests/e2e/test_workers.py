@@ -363,7 +363,7 @@ async def test_a_worker_that_does_not_end_is_killed(folder: Path, site: StartSit
     here = await site(2)
     os.kill(await here.pid(2), signal.SIGSTOP)
     here.process.terminate()
-    await here.logged("ERROR .* killed what has not ended within 10 s: worker 2")
+    await here.logged("ERROR .* killed what has not ended within 15 s: worker 2")
     assert (await here.end())[0] == 1
 
 
