@@ -159,13 +159,14 @@ def read_tail(
     summarized: int,
     limit: TailLimit,
     without: Sequence[tuple[int, int]] = (),
+    with_files: bool = True,
 ) -> Operation[Tail]:
     """The end of a session, for the model: bounded by the limit, whatever the session's length.
 
     The message that crosses the limit of tokens is the first one given, so that it can be cut to what fits.
     `without` are ranges of seq that are left out.
     """
-    summary = (yield from _latest_summary(names)) if summarized else None
+    summary = (yield from latest_summary(names)) if summarized else None
     after = summary.through_seq if summary else 0
     newest_first: list[MessageRow] = []
     tokens = 0
@@ -183,7 +184,8 @@ def read_tail(
             break
         # Twice as many each time: few rounds, and never many more than are sent.
         before, size = page[-1].seq or 0, size * 2
-    return Tail(tuple((yield from stored_messages(names, newest_first[::-1], with_files=True))), summary)
+    read = yield from stored_messages(names, newest_first[::-1], with_files=with_files)
+    return Tail(tuple(read), summary)
 
 
 def read_messages(key: SessionKey, before: int | None, limit: int) -> Operation[list[StoredMessage]]:
@@ -240,7 +242,7 @@ def _sent_tokens(row: MessageRow) -> int:
     return row.tokens if row.role == USER and row.unanswered != Reason.SUPERSEDED else 0
 
 
-def _latest_summary(names: Mapping[str, Any]) -> Operation[Summary | None]:
+def latest_summary(names: Mapping[str, Any]) -> Operation[Summary | None]:
     rows = yield from fetch(sql.LATEST_SUMMARY, names)
     return Summary(*rows[0]) if rows else None
 

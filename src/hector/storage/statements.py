@@ -468,6 +468,30 @@ LATEST_SUMMARY = Statement(
     .order_by(summaries.c.through_seq.desc())
     .limit(_ONE)
 )
+SUMMARY_STATE = Statement(
+    select(S.incarnation, S.last_seq, S.summarized_through_seq, S.lease_turn_id).where(_session_is())
+)
+COVER = Statement(
+    update(sessions)
+    .where(
+        _session_is(),
+        S.incarnation == bind("incarnation"),
+        S.summarized_through_seq == _big("covered"),
+        S.last_seq >= _big("through_seq"),
+    )
+    .values(summarized_through_seq=_big("through_seq"))
+)
+INSERT_SUMMARY = Statement(
+    insert(summaries)
+    .inline()
+    .values(
+        **_KEY,
+        through_seq=_big("through_seq"),
+        content=bind("content"),
+        tokens=bind("tokens", type_=Integer),
+        created_at=now(),
+    )
+)
 HAS_FILE = Statement(select(files.c.sha256).where(_in_session(files), files.c.sha256 == bind("sha256")))
 INSERT_FILE = Statement(
     insert(files).inline().values(**_KEY, sha256=bind("sha256"), data=bind("data", type_=files.c.data.type))

@@ -13,12 +13,13 @@ from typing import Any, Protocol, TypeVar
 from hector.domain.errors import InvalidError
 from hector.domain.events import EventId, Progress, Told
 from hector.domain.ids import SessionKey, check_storable
-from hector.domain.memory import TailLimit
+from hector.domain.memory import Summary, Tail, TailLimit
 from hector.domain.messages import StoredMessage
 from hector.domain.notices import Claim, Due, DuePushes
 from hector.domain.push import PushConfig
 from hector.domain.replicas import OpenTurn, ReplicaLocks, ReplicaRow
 from hector.domain.sessions import QueueState, Session, SessionPage
+from hector.domain.summaries import Snapshot
 from hector.domain.turns import (
     Accepted,
     Arrival,
@@ -34,7 +35,19 @@ from hector.domain.turns import (
     TurnState,
     Wanted,
 )
-from hector.storage import deletion, events, fused, listing, liveness, push, reading, running, taking, turns
+from hector.storage import (
+    deletion,
+    events,
+    fused,
+    listing,
+    liveness,
+    push,
+    reading,
+    running,
+    summaries,
+    taking,
+    turns,
+)
 from hector.storage.locks import ReplicaLocks as FileLocks
 from hector.storage.operations import MakeOperation, remembering
 from hector.storage.server.presence import Presence
@@ -204,6 +217,19 @@ class SqlSessionStore:
 
     async def open_pushes(self, key: SessionKey) -> Sequence[tuple[str, PushConfig]]:
         return await self._driver.read(partial(push.open_in_session, key))
+
+    async def snapshot(self, key: SessionKey, limit: TailLimit) -> Snapshot | None:
+        return await self._driver.read(partial(summaries.snapshot, key, limit))
+
+    async def add_summary(
+        self, key: SessionKey, incarnation: str, made_from: Summary | None, summary: Summary
+    ) -> bool:
+        return await self._driver.write(
+            partial(summaries.add_summary, key, incarnation, made_from, summary), group=key
+        )
+
+    async def tail(self, key: SessionKey, before: int | None, limit: TailLimit) -> Tail:
+        return await self._driver.read(partial(summaries.read_context, key, before, limit))
 
     async def session(self, key: SessionKey) -> Session | None:
         return await self._driver.read(partial(reading.read_session, key))
