@@ -9,6 +9,7 @@ from hector.domain.errors import LeaseLostError
 from hector.domain.events import (
     EventId,
     RunEvent,
+    Summarizing,
     TextDelta,
     ThinkingDelta,
     Told,
@@ -44,12 +45,13 @@ async def test_events_are_kept_in_their_order_with_their_numbers(store: SqlSessi
         begun.lease,
         1,
         TurnStarted(begun.lease.turn_id),
+        Summarizing(),
         ThinkingDelta("hm"),
         TextDelta("\0 \ud83d 'x' \U0001f600"),
     )
     second = told(
         begun.lease,
-        4,
+        5,
         ToolStarted(ToolCall("c", "look", "{}", idempotent=True)),
         ToolFinished(ToolResult("c", "look", "seen", is_error=True)),
     )
@@ -59,7 +61,7 @@ async def test_events_are_kept_in_their_order_with_their_numbers(store: SqlSessi
     assert progress
     assert (progress.state, progress.attempt, progress.turn) == (TurnState.WORKING, 1, None)
     assert list(progress.events) == [*first, *second]
-    assert list(await kept(store, begun, EventId(1, 2))) == [first[2], *second], "from the middle of a batch"
+    assert list(await kept(store, begun, EventId(1, 3))) == [first[3], *second], "from the middle of a batch"
     assert list(await kept(store, begun, EventId(1, 9))) == []
 
 

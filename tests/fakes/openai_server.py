@@ -9,7 +9,8 @@ prints its URL and runs until its standard input ends; it is told what to do ove
     GET  /held?at_least=N         {"count": ...}: how many answers have begun to wait, once there are N
     GET  /disconnects?at_least=N  {"count": ...}: how many clients left too early, once there are N
 
-Without a behaviour it answers at once by the rule of `hector.llm.scripted.recalled`.
+Without a behaviour it answers at once by the rule of `hector.llm.scripted.recalled`, and where JSON is wanted
+by that of `noted`.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from itertools import pairwise
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from hector.llm.scripted import recalled
+from hector.llm.scripted import noted, recalled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +286,8 @@ def _text(message: Mapping[str, Any]) -> str:
 def _said(body: Any, behaviour: Behaviour) -> str:
     if behaviour.text is not None or behaviour.calls:
         return behaviour.text or ""
+    if "response_format" in body:
+        return noted(_text(body["messages"][-1]))
     return answer_to(body["messages"])
 
 

@@ -4,18 +4,22 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import pytest
 
 from hector.domain.agents import Agent
 from hector.domain.ids import SessionKey
+from hector.domain.memory import Compaction
 from hector.domain.messages import StoredMessage, Text, UserMessage
 from hector.domain.push import PushConfig
 from hector.domain.tools import Tool
 from hector.domain.turns import Turn, TurnSettings
-from hector.llm.scripted import ScriptedModel, scripted_model
+from hector.llm.scripted import Script, ScriptedModel, scripted_model
+from hector.llm.scripted import notes as keep_notes
+from hector.memory.summarizer import ModelSummarizer
+from hector.memory.token_budget import TokenBudget
 from hector.memory.tokens import counter_for
 from hector.memory.window import BufferWindow
 from hector.runtime.handle import TurnHandle
@@ -39,6 +43,8 @@ class Node:
     model: ScriptedModel
     store: SqlSessionStore
     opened: OpenStore
+    notes: ScriptedModel
+    """What writes its summaries."""
     crashed: bool = False
 
     async def send(
@@ -66,6 +72,12 @@ class Node:
             getattr(message, "text", "") or message.parts[0].text  # type: ignore[union-attr]
             for message in self.model.requests[-1].messages
         ]
+
+    async def summarized(self) -> None:
+        """Return when no summary is being made."""
+        while jobs := [*self.opened.runner._compactor._jobs.values()]:
+            await asyncio.wait(jobs)
+            await asyncio.sleep(0)
 
     async def outlives(self, other: "Node") -> None:
         """Return when what that node left, if it crashed, is cleared up."""
@@ -150,10 +162,14 @@ async def start(backend: Backend) -> AsyncIterator[StartNode]:
             hands_over: bool = True,
             crashes: bool = True,
             push: PushSettings | None = None,
+            budget: int | None = None,
+            notes: Script = keep_notes,
+            summarizes: bool = True,
         ) -> Node:
             """`opened` are gates of its model. `hands_over`: it is a server, and no `hector call`.
 
             `crashes`: it may, and is then to be missed soon. `push`: it tells webhooks, without pauses.
+            With a `budget` it summarises what outgrows it, by `notes`; `summarizes`: behind replies too.
             """
             store = await backend.open()
             if backend.server and crashes:
@@ -161,17 +177,18 @@ async def start(backend: Backend) -> AsyncIterator[StartNode]:
             model = scripted_model("obey")
             for gate in opened:
                 model.gate(gate).opened.set()
+            writer, tokens = ScriptedModel(notes), counter_for("gpt-4o")
             agent = Agent(
-                "a",
-                "",
-                model,
-                BufferWindow(50),
-                counter_for("gpt-4o"),
-                tools or {},
-                settings or TurnSettings(),
-                "main",
+                "a", "", model, BufferWindow(50), tokens, tools or {}, settings or TurnSettings(), "main"
             )
-            runner = TurnRunner(store, {"a": agent}.get, hands_over=hands_over and store.shared)
+            if budget:
+                compaction = Compaction(budget, 0.8, 0.6)
+                memory = TokenBudget(budget, tokens, compaction)
+                summarizer = ModelSummarizer(writer, tokens, compaction, memory.limit)
+                agent = replace(agent, memory=memory, summarizer=summarizer)
+            runner = TurnRunner(
+                store, {"a": agent}.get, hands_over=hands_over and store.shared, summarizes=summarizes
+            )
             replica = Replica(store, runner, store.locks, label="test", ttl=ttl)
             await replica.start()
             deliveries = None
@@ -185,10 +202,10 @@ async def start(backend: Backend) -> AsyncIterator[StartNode]:
                 )
                 runner.changed = deliveries.changed
             joined = OpenStore("main", store, runner, replica, deliveries)
-            runtime = Runtime({"a": agent}, {"main": joined}, message_limit=16_000_000)
+            runtime = Runtime({"a": agent}, {"main": joined}, models=[model], message_limit=16_000_000)
             runtime.start_push(write_notice)
             stack.push_async_callback(runtime.close)
-            node = Node(runtime, model, store, joined)
+            node = Node(runtime, model, store, joined, writer)
             if backend.server:
                 for other in started:
                     await node.outlives(other)

@@ -128,7 +128,7 @@ async def open_scripted(
     if deliveries:
         runner.changed = deliveries.changed
     opened = OpenStore("main", store, runner, replica, deliveries)
-    return Runtime(agents, {"main": opened}, message_limit=16_000_000), model
+    return Runtime(agents, {"main": opened}, models=[model], message_limit=16_000_000), model
 
 
 StartSite: TypeAlias = Callable[..., Awaitable[Site]]

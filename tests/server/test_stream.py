@@ -10,6 +10,7 @@ import pytest
 from hector.domain.errors import InputRequiredError, OutcomeUnknownError
 from hector.domain.events import (
     EventId,
+    Summarizing,
     TextDelta,
     Told,
     ToolFinished,
@@ -302,6 +303,15 @@ FIRST = numbered(1, TurnStarted("t"), TextDelta("a"), TextDelta("b"), TextDelta(
 SECOND = numbered(2, TurnStarted("t"), TextDelta("x"), TextDelta("y"))
 CALLING = numbered(1, TextDelta("hm"), ToolStarted(ToolCall("c", "f", "{}")), TextDelta("a"), TextDelta("b"))
 RESET = Told(TurnReset(2), EventId(2, 0))
+
+
+def test_that_it_is_summarised_first_is_told_by_a_status() -> None:
+    narrator = Narrator(Dialect.V1, KEY, "t")
+    narrator.opening(TurnState.WORKING)
+    (update,) = narrator.tell(Told(Summarizing()))
+    status: Any = update["statusUpdate"]
+    assert status["status"]["state"] == "TASK_STATE_WORKING"
+    assert status["metadata"]["memory"] == {"status": "summarizing"}
 
 
 @pytest.mark.parametrize("dialect", Dialect)

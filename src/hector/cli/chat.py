@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hector.cli.config_file import keeps_sessions
+from hector.cli.context import context_text
 from hector.cli.exchange import ReplyWriter, Request, exchange, failure, session_line
 from hector.cli.lines import Lines, PipedLines, TypedLines
-from hector.cli.output import Output, complain, note, visible_id
+from hector.cli.output import Output, complain, note, visible, visible_id
 from hector.config.model import Config
 from hector.domain.errors import HectorError
 from hector.domain.ids import SessionKey
@@ -32,13 +33,14 @@ async def chat(config: Config, agent: str, *, user: str, session_id: str | None)
     """The exit status: 1 if lines were piped in and a turn failed."""
     output = Output()
     typed = sys.stdin.isatty() and output.is_terminal
-    async with open_runtime(config, only_agent=agent, adopts=False) as runtime:
+    async with open_runtime(config, only_agent=agent, adopts=False, summarizes=True) as runtime:
         session_id = await _enter(runtime, output, SessionKey(agent, user, session_id or ""), config)
         writer = ReplyWriter(output.write, label=f"{agent}> " if typed else "", tells_tools=typed)
         conversation = _Conversation(
             lambda request: exchange(runtime, request, writer, _nothing),
             Request(agent, user, "", session_id),
             writer,
+            lambda: _show_context(runtime, output, SessionKey(agent, user, session_id)),
         )
         # While the first line is typed.
         warming_up = asyncio.create_task(runtime.warm_up())
@@ -102,6 +104,7 @@ class _Conversation:
     request: Request
     """Of which each line makes one."""
     writer: ReplyWriter
+    show_context: Callable[[], Coroutine[Any, Any, None]] | None = None
     failed: bool = False
 
     async def hold(self, lines: Lines) -> None:
@@ -109,10 +112,22 @@ class _Conversation:
         while (line := await lines.next()) is not None:
             if line.strip().lower() in _LAST_WORDS:
                 return
+            if line.strip().lower() == "/context":
+                await self._context()
+                continue
             turn = await self._answer(replace(self.request, text=line, task_id=paused))
             if turn:  # a server may have made the session with the first message
                 self.request = replace(self.request, session_id=turn.key.session_id)
             paused = turn.id if turn and turn.state.paused else None
+
+    async def _context(self) -> None:
+        if self.show_context is None:
+            note("only where the server runs: hector sessions context SESSION --agent AGENT")
+            return
+        try:
+            await self.show_context()
+        except HectorError as error:
+            complain(error)
 
     async def _answer(self, request: Request) -> Turn | None:
         """None if the turn was stopped, or its end is not known."""
@@ -134,6 +149,10 @@ class _Conversation:
             self.failed = True
             complain(problem)
         return turn
+
+
+async def _show_context(runtime: Runtime, output: Output, key: SessionKey) -> None:
+    await output.write(f"{visible(context_text(await runtime.context(key)))}\n")
 
 
 def _nothing(handle: TurnHandle) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol, assert_never
 from hector.cli.output import count, note, visible_id
 from hector.domain.errors import InvalidError
 from hector.domain.events import (
+    Summarizing,
     TextDelta,
     ThinkingDelta,
     ToolFinished,
@@ -108,6 +109,8 @@ class ReplyWriter:
                 await self.end_line()
                 if self._tells_tools:
                     note(f"  (runs {call.name})")
+            case Summarizing():
+                note("(the conversation has grown long: it is summarised first)")
             case TurnReset():
                 await self.end_line()
                 note("the server stopped: the answer begins anew")

@@ -274,6 +274,26 @@ def show_session(
     _end(_run(show_session(settings, key, limit=limit, before=before, as_json=as_json)))
 
 
+@sessions.command("context")
+def show_context(
+    session: SessionId,
+    config: Config = None,
+    agent: AnyAgent = None,
+    user: User = "",
+    *,
+    as_json: Json = False,
+) -> None:
+    """Print what the model would be sent next: instructions, summary, messages, and the tokens of each."""
+    from hector.cli.config_file import choose_agent, load_config  # noqa: PLC0415
+    from hector.cli.context import show_context  # noqa: PLC0415
+    from hector.domain.ids import SessionKey  # noqa: PLC0415
+
+    settings = load_config(config)
+    _warn_only()
+    key = SessionKey(choose_agent(settings, agent), _checked_user(user), session)
+    _end(_run(show_context(settings, key, as_json=as_json)))
+
+
 @sessions.command("delete")
 def delete_session(
     session: SessionId,

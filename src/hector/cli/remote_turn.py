@@ -7,7 +7,7 @@ from typing import Any
 from a2a.types import Part, StreamResponse, Task, TaskState, TaskStatus
 from google.protobuf.json_format import MessageToDict, MessageToJson
 
-from hector.domain.events import TextDelta, ToolStarted, TurnEvent
+from hector.domain.events import Summarizing, TextDelta, ToolStarted, TurnEvent
 from hector.domain.ids import SessionKey
 from hector.domain.messages import ModelMessage, StoredMessage, Text, ToolCall
 from hector.domain.turns import Turn, TurnState
@@ -57,7 +57,7 @@ class RemoteTurn:
                 self._take_parts(update.artifact.artifact_id, update.artifact.parts, append=update.append)
             case "status_update":
                 metadata = MessageToDict(event.status_update.metadata)
-                yield from self._call_of(metadata)
+                yield from self._work_of(metadata)
                 self._take_status(event.status_update.status, metadata)
             case _:
                 pass
@@ -101,7 +101,7 @@ class RemoteTurn:
         before = self._artifacts.get(artifact_id, "") if append else ""
         self._artifacts[artifact_id] = before + "".join(map(_shown, parts))
 
-    def _call_of(self, metadata: Mapping[str, Any]) -> Iterator[TurnEvent]:
+    def _work_of(self, metadata: Mapping[str, Any]) -> Iterator[TurnEvent]:
         """Hector tells of the tools that it runs; what is said after that stands alone."""
         match metadata.get("toolCall"):
             case {"id": str(call_id), "name": str(name), "status": "started"} if call_id not in self._calls:
@@ -111,6 +111,8 @@ class RemoteTurn:
                 yield ToolStarted(ToolCall(call_id, name, ""))
             case _:
                 pass
+        if metadata.get("memory") == {"status": "summarizing"}:
+            yield Summarizing()
 
     def _text(self) -> str:
         return "\n".join(self._artifacts.values())

@@ -29,7 +29,11 @@ _WANTED = {
     "string_type": "a text",
     "path_type": "a path",
 }
-_BOUNDS = {"greater_than_equal": ("at least", "ge"), "less_than_equal": ("at most", "le")}
+_BOUNDS = {
+    "greater_than": ("more than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than_equal": ("at most", "le"),
+}
 
 
 @dataclass(frozen=True, slots=True)

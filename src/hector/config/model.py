@@ -32,6 +32,7 @@ from hector.config.values import (
     PushTarget,
     ReadableFile,
     Script,
+    Share,
     SigningKey,
     Temperature,
     Threads,
@@ -201,6 +202,16 @@ LlmSection: TypeAlias = Annotated[OpenAISection | LocalSection | ScriptedSection
 class SummaryBufferSection(Section):
     strategy: Literal["summary_buffer"] = "summary_buffer"
     budget: Count = 2000
+    threshold: Share = 0.8
+    target: Share = 0.6
+    summarizer: Filled | None = None
+
+    @model_validator(mode="after")
+    def _makes_room(self) -> "SummaryBufferSection":
+        if self.target >= self.threshold:
+            text = f"is {self.target:g}; wanted less than the threshold, which is {self.threshold:g}"
+            raise FaultsError(Fault(("target",), text))
+        return self
 
 
 class BufferWindowSection(Section):

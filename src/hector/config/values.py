@@ -391,6 +391,7 @@ Count: TypeAlias = Annotated[int, _NoBool, Field(ge=1)]
 NoneOrMore: TypeAlias = Annotated[int, _NoBool, Field(ge=0)]
 Connections: TypeAlias = Annotated[int, _NoBool, Field(ge=2)]
 Threads: TypeAlias = Annotated[int, _NoBool, Field(ge=1, le=256)]
+Share: TypeAlias = Annotated[float, _NoBool, Field(gt=0, le=1)]
 Temperature: TypeAlias = Annotated[float, _NoBool, Field(ge=0, le=2)]
 
 Duration: TypeAlias = Annotated[float, _Duration]

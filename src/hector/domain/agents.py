@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hector.domain.memory import TokenCounter, WorkingMemory
 from hector.domain.models import Model
 from hector.domain.profiles import Profile
+from hector.domain.summaries import Summarizer
 from hector.domain.tools import Tool
 from hector.domain.turns import TurnSettings
 
@@ -26,3 +27,5 @@ class Agent:
     """The YAML's `name`, for people."""
     description: str = ""
     profile: Profile = Profile()
+    summarizer: Summarizer | None = None
+    """Where its memory has a compaction."""

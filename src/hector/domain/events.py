@@ -23,6 +23,11 @@ class TurnStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Summarizing:
+    """The conversation has outgrown its budget: it is summarised before the model is asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     """Provisional until the turn ends: the text is stored then."""
 
@@ -59,7 +64,7 @@ class TurnReset:
     attempt: int
 
 
-RunEvent: TypeAlias = TurnStarted | TextDelta | ThinkingDelta | ToolStarted | ToolFinished
+RunEvent: TypeAlias = TurnStarted | Summarizing | TextDelta | ThinkingDelta | ToolStarted | ToolFinished
 """What one run of a turn tells; each has a number in it."""
 TurnEvent: TypeAlias = TurnWaiting | TurnReset | RunEvent | TurnEnded
 

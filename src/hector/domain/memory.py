@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hector.domain.messages import Message, StoredMessage
 
@@ -43,6 +43,51 @@ class Tail:
     """The latest; the messages are those after it."""
 
 
+class Sent(NamedTuple):
+    """A message as it is sent."""
+
+    message: Message
+    tokens: int
+    seqs: tuple[int, ...] = ()
+    """Of the stored message that it is, or is the start of; none for a summary."""
+    cut: bool = False
+    """Not all of it is sent."""
+
+
+class Selection(NamedTuple):
+    """What is sent before a turn's own messages, oldest first: the summary, then messages."""
+
+    sent: Sequence[Sent]
+    overflowed: bool = False
+    """Something that no summary covers is cut, or left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """When the older messages of a session are summarised, and how much is left of it then. In tokens."""
+
+    budget: int
+    """The most that the summary and the messages after it may take of what is sent."""
+    threshold: float
+    """The share of the budget above which a summary is due."""
+    target: float
+    """The share of the budget that a summary and what is left behind it may take."""
+
+    @property
+    def due_above(self) -> int:
+        return int(self.budget * self.threshold)
+
+    @property
+    def summary_limit(self) -> int:
+        """Of a summary: half of what there is to be afterwards."""
+        return max(1, int(self.budget * self.target) // 2)
+
+    @property
+    def kept(self) -> int:
+        """Of the newest messages, which no summary covers yet."""
+        return max(0, int(self.budget * self.target) - self.summary_limit)
+
+
 class WorkingMemory(Protocol):
     """A rule for what is sent; pure."""
 
@@ -51,10 +96,15 @@ class WorkingMemory(Protocol):
         """What `select` must be given of a session."""
         ...
 
-    def select(self, tail: Tail, own: Sequence[Message]) -> Sequence[Message]:
-        """The messages to send, oldest first, ending with the turn's `own`, which are always whole.
+    @property
+    def compaction(self) -> Compaction | None:
+        """None where nothing is ever summarised."""
+        ...
 
-        A tool call is never parted from its result. A turn that ended without an answer is its user's message
-        and one marker line; what was superseded is nothing.
+    def select(self, tail: Tail) -> Selection:
+        """A tool call is never parted from its result.
+
+        A turn that ended without an answer is its user's message and one marker line; what was superseded is
+        nothing.
         """
         ...

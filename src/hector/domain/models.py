@@ -1,11 +1,11 @@
 """What an agent asks, and how a model answers."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from hector.domain.events import TextDelta, ThinkingDelta
-from hector.domain.messages import Message, ModelMessage, Usage
+from hector.domain.messages import JsonValue, Message, ModelMessage, Usage
 from hector.domain.tools import ToolSpec
 
 
@@ -20,6 +20,9 @@ class ModelRequest:
     """False where nobody listens: the model may then answer in one piece, which is cheaper."""
     message_id: str | None = None
     """The client's, of the user's newest message; no provider is told."""
+    output_schema: Mapping[str, JsonValue] | None = None
+    """The JSON Schema of the object that is wanted for an answer. A model that cannot be held to it answers
+    as it likes, or refuses."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from hector.domain.errors import (
     StorageError,
     StoreUnavailableError,
 )
-from hector.domain.events import RunEvent, TextDelta, ThinkingDelta, ToolFinished, ToolStarted
-from hector.domain.memory import Tail
+from hector.domain.events import RunEvent, Summarizing, TextDelta, ThinkingDelta, ToolFinished, ToolStarted
+from hector.domain.memory import Sent, Tail
 from hector.domain.messages import (
     Message,
     ModelMessage,
@@ -59,6 +59,7 @@ class TurnRun:
         store: TurnStore,
         emit: Callable[[RunEvent], None],
         *,
+        make_room: Callable[[], Awaitable[Tail] | None] | None = None,
         before_end: Callable[[], Awaitable[None]] | None = None,
         on_silence: Callable[[], None] | None = None,
         stream: bool,
@@ -67,6 +68,8 @@ class TurnRun:
         self._agent = agent
         self._store = store
         self._emit = emit
+        self._make_room = make_room
+        """Called where the conversation outgrew its budget; None where a summary is not to be had soon."""
         self._before_end = before_end
         self._on_silence = on_silence
         """Called when the store has not answered for `SILENCE` seconds."""
@@ -77,10 +80,11 @@ class TurnRun:
         self._appending = asyncio.Lock()
         self._usage = Usage()
         """Of the model calls that are not counted in the store."""
-        # A store that reads by seq could give a resumed turn's earlier messages twice.
-        before = tuple(each for each in begun.tail.messages if each.turn_id != begun.lease.turn_id)
-        self._tail = Tail(before, begun.tail.summary)
+        self._tail = self._before(begun.tail)
+        self._context: Sequence[Message] | None = None
+        """What is sent of what lies before; the same for each call, so that providers know it again."""
         self._stored: list[Message] = [each.message for each in begun.own]
+        self._own_tokens = sum(each.tokens for each in begun.own)
         ids = [each.message_id for each in begun.own if isinstance(each.message, UserMessage)]
         self._message_id = ids[-1] if ids else None
         self._reply: ModelMessage | None = None
@@ -89,6 +93,12 @@ class TurnRun:
     def lease(self) -> Lease:
         """As the last append left it."""
         return self._lease
+
+    @property
+    def tokens(self) -> int:
+        """Of the latest summary and all after it, as far as that was read, with what this turn added."""
+        summary = self._tail.summary.tokens if self._tail.summary else 0
+        return summary + sum(each.tokens for each in self._tail.messages) + self._own_tokens
 
     async def run(self) -> Turn:
         """Tells first what the steps told that are stored already.
@@ -151,9 +161,11 @@ class TurnRun:
                     assert_never(step)
 
     async def _ask(self) -> ModelMessage:
+        if self._context is None:
+            self._context = [sent.message for sent in await self._selected()]
         request = ModelRequest(
             self._agent.instructions,
-            self._agent.memory.select(self._tail, in_call_order(self._stored)),
+            [*self._context, *in_call_order(self._stored)],
             self._toolbox.specs,
             self._stream,
             self._message_id,
@@ -173,6 +185,23 @@ class TurnRun:
         self._usage += reply.usage
         used_ids = {call.id for call in self._calls()}
         return accepted(reply.message, used_ids=used_ids, idempotent=self._toolbox.idempotent)
+
+    async def _selected(self) -> Sequence[Sent]:
+        """What is sent of what lies before; summarised first where some of it would be lost to the model."""
+        selection = self._agent.memory.select(self._tail)
+        if selection.overflowed and self._make_room and (room := self._make_room()):
+            self._emit(Summarizing())
+            try:
+                self._tail = self._before(await room)
+            except StorageError as error:
+                _log.debug("what a summary left is not known: %s", error)
+            selection = self._agent.memory.select(self._tail)
+        return selection.sent
+
+    def _before(self, tail: Tail) -> Tail:
+        # A store that reads by seq could give a resumed turn's earlier messages twice.
+        others = tuple(each for each in tail.messages if each.turn_id != self._lease.turn_id)
+        return Tail(others, tail.summary)
 
     async def _store_reply(self) -> None:
         # A resumed turn may begin with calls that are stored already.
@@ -223,7 +252,9 @@ class TurnRun:
                 silent.cancel()
 
     async def _counted(self, message: Message) -> NewMessage:
-        return NewMessage(message, await count_message(self._agent.tokens, message))
+        tokens = await count_message(self._agent.tokens, message)
+        self._own_tokens += tokens
+        return NewMessage(message, tokens)
 
     def _calls(self) -> list[ToolCall]:
         """Those that are stored, so that their tools may have been run."""

@@ -39,7 +39,7 @@ async def _ask(
 ) -> AsyncGenerator[ModelEvent, None]:
     with translated(name, base_url_from):
         messages = messages_for(request.messages, model)
-        parameters = parameters_for(request)
+        parameters = parameters_for(request, model)
         if request.stream:
             async with model_request_stream(
                 model, messages, model_request_parameters=parameters, instrument=False

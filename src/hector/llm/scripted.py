@@ -19,8 +19,8 @@ What it says is decided by a script, a pure function of the request. Three come 
       fail KIND           auth, unreachable, request, context or unavailable
       fail rate_limit [SECONDS]
 
-A message to `obey` without orders is echoed. Orders may also be given beforehand, by the start of messages'
-ids, for those who send none, such as suites of tests.
+Asked for a summary, each gives the user's lines. A message to `obey` without orders is echoed. Orders may
+also be given beforehand, by the start of messages' ids, for those who send none, such as suites of tests.
 """
 
 import asyncio
@@ -179,7 +179,26 @@ def scripted_model(name: str, orders: Mapping[str, str] | None = None) -> Script
     script = SCRIPTS.get(name or "echo")
     if script is None:
         raise ModelUnavailableError(f"no script is named {name!r} (known: {', '.join(SCRIPTS)})")
-    return ScriptedModel(partial(obey, beforehand=orders) if orders else script, name=name or "echo")
+    told = partial(obey, beforehand=orders) if orders else script
+
+    def keeping_notes(request: ModelRequest) -> Sequence[Line]:
+        return notes(request) if request.output_schema is not None else told(request)
+
+    return ScriptedModel(keeping_notes, name=name or "echo")
+
+
+def notes(request: ModelRequest) -> Sequence[Line]:
+    """What is wanted in JSON is a summary."""
+    newest = request.messages[-1]
+    return [Say(noted(newest.text if isinstance(newest, UserMessage) else ""))]
+
+
+def noted(told: str) -> str:
+    """Of the notes so far, and the first lines of what the user said since."""
+    starts = ("- ", "User: ")
+    lines = told.splitlines()
+    facts = [line.removeprefix(start) for line in lines for start in starts if line.startswith(start)]
+    return json.dumps({"gist": "", "facts": facts, "decisions": [], "open_questions": []})
 
 
 def in_order(*answers: Line | Sequence[Line]) -> Script:
@@ -202,7 +221,9 @@ def echo(request: ModelRequest) -> Sequence[Line]:
 
 
 def recall(request: ModelRequest) -> Sequence[Line]:
-    return [Say(recalled([message.text for message in request.messages if isinstance(message, UserMessage)]))]
+    *earlier, newest = [message.text for message in request.messages if isinstance(message, UserMessage)]
+    lines = [line.removeprefix("- ") for text in earlier for line in text.splitlines()]
+    return [Say(recalled([*lines, newest]))]
 
 
 def obey(request: ModelRequest, *, beforehand: Mapping[str, str] | None = None) -> Sequence[Line]:

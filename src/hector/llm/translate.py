@@ -6,6 +6,7 @@ from typing import assert_never
 
 from pydantic_ai import messages as wire
 from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.output import OutputObjectDefinition
 from pydantic_ai.tools import ToolDefinition
 
 from hector.domain.events import TextDelta, ThinkingDelta
@@ -57,7 +58,9 @@ def messages_for(messages: Sequence[Message], model: Model) -> list[wire.ModelMe
     return sent
 
 
-def parameters_for(request: ModelRequest) -> ModelRequestParameters:
+def parameters_for(request: ModelRequest, model: Model) -> ModelRequestParameters:
+    schema = request.output_schema
+    held = schema is not None and bool(model.profile.get("supports_json_schema_output"))
     return ModelRequestParameters(
         function_tools=[
             ToolDefinition(
@@ -66,6 +69,10 @@ def parameters_for(request: ModelRequest) -> ModelRequestParameters:
             for tool in request.tools
         ],
         instruction_parts=[wire.InstructionPart(request.instructions)] if request.instructions else [],
+        output_mode="native" if held else "text",
+        output_object=OutputObjectDefinition(dict(schema), "answer", strict=True)
+        if schema and held
+        else None,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+from hector.domain.memory import Sent, TokenCounter
 from hector.domain.messages import (
     Message,
     ModelMessage,
@@ -25,12 +26,17 @@ class Said:
     message: UserMessage | ModelMessage
     tokens: int
     """As stored; without the marker."""
+    seq: int
     unanswered: str | None = None
     """The marker's reason, where the message bears one."""
 
     @property
     def messages(self) -> tuple[Message, ...]:
         return (with_marker(self.message, self.unanswered),)
+
+    @property
+    def seqs(self) -> tuple[int, ...]:
+        return (self.seq,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,8 @@ class Exchange:
     asking_tokens: int
     results: tuple[ToolMessage, ...]
     result_tokens: tuple[int, ...]
+    seqs: tuple[int, ...]
+    """Of the message with the calls, then of each result."""
 
     @property
     def tokens(self) -> int:
@@ -69,6 +77,32 @@ def units(stored: Iterable[StoredMessage]) -> list[Unit]:
     return [unit for turn in turns.values() for unit in _units_of_turn(turn)]
 
 
+def sent(unit: Unit, *, marker_tokens: int = 0) -> Sequence[Sent]:
+    """All of it; `marker_tokens` are those of its marker, if it has one."""
+    match unit:
+        case Said(tokens=tokens, seqs=seqs):
+            return [Sent(unit.messages[0], tokens + marker_tokens, seqs)]
+        case Exchange():
+            costs = (unit.asking_tokens, *unit.result_tokens)
+            return [
+                Sent(message, tokens, (seq,))
+                for message, tokens, seq in zip(unit.messages, costs, unit.seqs, strict=True)
+            ]
+        case _:
+            assert_never(unit)
+
+
+def marker_cost(unit: Unit, counter: TokenCounter) -> int:
+    """Tokens of its marker; 0 without one."""
+    reason = unit.unanswered if isinstance(unit, Said) else None
+    return counter.count(marker(reason)) if reason else 0
+
+
+def cost(unit: Unit, counter: TokenCounter) -> int:
+    """Tokens of all of it, as it is sent."""
+    return unit.tokens + marker_cost(unit, counter)
+
+
 def marker(reason: str) -> str:
     return f"\n[not answered: {reason}]"
 
@@ -86,7 +120,7 @@ def summary_message(text: str) -> UserMessage:
 def _units_of_turn(turn: Sequence[StoredMessage]) -> list[Unit]:
     reason = next((stored.unanswered for stored in turn if stored.unanswered), None)
     if reason is not None:
-        said = [Said(s.message, s.tokens) for s in turn if isinstance(s.message, UserMessage)]
+        said = [Said(s.message, s.tokens, s.seq or 0) for s in turn if isinstance(s.message, UserMessage)]
         return [*said[:-1], *(replace(last, unanswered=reason) for last in said[-1:])]
     results = {s.message.result.call_id: s for s in turn if isinstance(s.message, ToolMessage)}
     return [unit for stored in turn if (unit := _unit(stored, results))]
@@ -100,18 +134,19 @@ def _unit(stored: StoredMessage, results: dict[str, StoredMessage]) -> Unit | No
             # Providers refuse a message that says nothing.
             return None
         case ModelMessage(calls=calls) as asking if calls:
-            return _exchange(asking, stored.tokens, calls, results)
+            return _exchange(asking, stored, calls, results)
         case UserMessage() | ModelMessage() as message:
-            return Said(message, stored.tokens)
+            return Said(message, stored.tokens, stored.seq or 0)
         case _:
             assert_never(stored.message)
 
 
 def _exchange(
-    asking: ModelMessage, tokens: int, calls: Sequence[ToolCall], results: dict[str, StoredMessage]
+    asking: ModelMessage, stored: StoredMessage, calls: Sequence[ToolCall], results: dict[str, StoredMessage]
 ) -> Exchange | None:
     found = [results[call.id] for call in calls if call.id in results]
     if len(found) < len(calls):
         return None
     answers = tuple(s.message for s in found if isinstance(s.message, ToolMessage))
-    return Exchange(asking, tokens, answers, tuple(s.tokens for s in found))
+    seqs = (stored.seq or 0, *(s.seq or 0 for s in found))
+    return Exchange(asking, stored.tokens, answers, tuple(s.tokens for s in found), seqs)

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hector.domain.memory import Tail, TailLimit, TokenCounter
-from hector.domain.messages import Message, ModelMessage, Text, ToolMessage, UserMessage
+from hector.domain.memory import Compaction, Selection, Sent, Tail, TailLimit, TokenCounter
+from hector.domain.messages import ModelMessage, Text, ToolMessage, UserMessage
 from hector.domain.tokens import MESSAGE_TOKENS
 from hector.memory.context import (
     SUMMARY_HEAD,
     Exchange,
-    Said,
     Unit,
-    marker,
+    marker_cost,
+    sent,
     summary_message,
     units,
     with_marker,
@@ -20,7 +20,7 @@ from hector.memory.context import (
 CUT = " [... cut]"
 """Ends a text of which only the start is sent."""
 PAGE = 500
-"""Messages read at most: a bound for sessions of messages so short that the budget hardly bounds them."""
+"""Messages read at most, unless the budget has room for more of the smallest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,60 +33,68 @@ class TokenBudget:
 
     budget: int
     counter: TokenCounter
+    compaction: Compaction | None = None
 
     @property
     def limit(self) -> TailLimit:
-        return TailLimit(messages=PAGE, tokens=self.budget)
+        # What was superseded, and what of a turn was not answered, is read and takes no tokens.
+        return TailLimit(messages=max(PAGE, self.budget // MESSAGE_TOKENS), tokens=self.budget)
 
-    def select(self, tail: Tail, own: Sequence[Message]) -> Sequence[Message]:
+    def select(self, tail: Tail) -> Selection:
         left = self.budget
-        head: list[Message] = []
-        if tail.summary and (summary := self._summary(tail.summary.text, left - MESSAGE_TOKENS)):
+        head: list[Sent] = []
+        text = tail.summary.text if tail.summary else ""
+        if text and (summary := self._summary(text, left - MESSAGE_TOKENS)):
             head = [summary]
-            left -= MESSAGE_TOKENS + self.counter.count(summary.text)
-        chosen: list[Message] = []
+            left -= summary.tokens
+        chosen: list[Sent] = []
+        overflowed = len(tail.messages) >= self.limit.messages
         for unit in reversed(units(tail.messages)):
-            cost = unit.tokens + self._marker_tokens(unit)
-            if cost > left:
+            marked = marker_cost(unit, self.counter)
+            if unit.tokens + marked > left:
                 chosen[:0] = self._shortened(unit, left)
+                overflowed = True
                 break
-            chosen[:0] = unit.messages
-            left -= cost
-        return [*head, *chosen, *own]
+            chosen[:0] = sent(unit, marker_tokens=marked)
+            left -= unit.tokens + marked
+        return Selection([*head, *chosen], overflowed)
 
-    def _marker_tokens(self, unit: Unit) -> int:
-        reason = unit.unanswered if isinstance(unit, Said) else None
-        return self.counter.count(marker(reason)) if reason else 0
-
-    def _shortened(self, unit: Unit, tokens: int) -> Sequence[Message]:
+    def _shortened(self, unit: Unit, tokens: int) -> Sequence[Sent]:
         if isinstance(unit, Exchange):
             return self._shortened_exchange(unit, tokens)
-        room = tokens - MESSAGE_TOKENS - self._marker_tokens(unit)
-        text = self._cut(unit.message.text, room)
+        marked = marker_cost(unit, self.counter)
+        text = self._cut(unit.message.text, tokens - MESSAGE_TOKENS - marked)
         if text is None:
             return ()
         # Thinking, data and files are left out: no start of them is of use.
         kind = UserMessage if isinstance(unit.message, UserMessage) else ModelMessage
-        return (with_marker(kind((Text(text),)), unit.unanswered),)
+        message = with_marker(kind((Text(text),)), unit.unanswered)
+        return (Sent(message, MESSAGE_TOKENS + self.counter.count(text) + marked, unit.seqs, cut=True),)
 
-    def _shortened_exchange(self, exchange: Exchange, tokens: int) -> Sequence[Message]:
+    def _shortened_exchange(self, exchange: Exchange, tokens: int) -> Sequence[Sent]:
         share = _share(exchange.result_tokens, tokens - exchange.asking_tokens)
-        results: list[ToolMessage] = []
-        for message, cost in zip(exchange.results, exchange.result_tokens, strict=True):
-            if cost <= share:
-                results.append(message)
+        asking, *whole = sent(exchange)
+        results: list[Sent] = []
+        for message, each in zip(exchange.results, whole, strict=True):
+            if each.tokens <= share:
+                results.append(each)
                 continue
             text = self._cut(message.result.text, share - MESSAGE_TOKENS)
             if text is None:
                 return ()
-            results.append(ToolMessage(replace(message.result, text=text)))
-        return (exchange.asking, *results)
+            cut = ToolMessage(replace(message.result, text=text))
+            results.append(Sent(cut, MESSAGE_TOKENS + self.counter.count(text), each.seqs, cut=True))
+        return (asking, *results)
 
-    def _summary(self, text: str, tokens: int) -> UserMessage | None:
-        if self.counter.count(SUMMARY_HEAD + text) <= tokens:
-            return summary_message(text)
+    def _summary(self, text: str, tokens: int) -> Sent | None:
+        """In at most so many, and those of a message."""
+        needed = self.counter.count(SUMMARY_HEAD + text)
+        if needed <= tokens:
+            return Sent(summary_message(text), MESSAGE_TOKENS + needed)
         cut = self._cut(text, tokens, head=SUMMARY_HEAD)
-        return summary_message(cut) if cut else None
+        if cut is None:
+            return None
+        return Sent(summary_message(cut), MESSAGE_TOKENS + self.counter.count(SUMMARY_HEAD + cut), cut=True)
 
     def _cut(self, text: str, tokens: int, *, head: str = "") -> str | None:
         """The start of the text and the marker: with the head at most `tokens` tokens. None without room."""

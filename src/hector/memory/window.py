@@ -1,11 +1,9 @@
 """The last messages of a session, by number."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hector.domain.memory import Tail, TailLimit
-from hector.domain.messages import Message
-from hector.memory.context import summary_message, units
+from hector.domain.memory import Compaction, Selection, Sent, Tail, TailLimit
+from hector.memory.context import sent, summary_message, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +19,16 @@ class BufferWindow:
     def limit(self) -> TailLimit:
         return TailLimit(messages=self.window_size)
 
-    def select(self, tail: Tail, own: Sequence[Message]) -> Sequence[Message]:
-        chosen: list[Message] = []
+    @property
+    def compaction(self) -> Compaction | None:
+        return None
+
+    def select(self, tail: Tail) -> Selection:
+        chosen: list[Sent] = []
         for unit in reversed(units(tail.messages)):
             if len(chosen) + len(unit.messages) > self.window_size:
                 break
-            chosen[:0] = unit.messages
-        head = [summary_message(tail.summary.text)] if tail.summary else []
-        return [*head, *chosen, *own]
+            chosen[:0] = sent(unit)
+        summary = tail.summary
+        head = [Sent(summary_message(summary.text), summary.tokens)] if summary and summary.text else []
+        return Selection([*head, *chosen])

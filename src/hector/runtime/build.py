@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
 from typing import TypeAlias, TypeVar
 
 from hector.config.load import Check
@@ -24,11 +24,13 @@ from hector.config.model import (
 from hector.config.sql import MySqlSection, PostgresSection
 from hector.domain.agents import Agent
 from hector.domain.errors import ConfigError, Problem
-from hector.domain.memory import TokenCounter, WorkingMemory
+from hector.domain.memory import Compaction, TokenCounter, WorkingMemory
 from hector.domain.models import Model
 from hector.domain.profiles import Extension, Profile, Provider, Skill
+from hector.domain.summaries import Summarizer
 from hector.domain.tools import Tool
 from hector.llm.resolve import LlmEntry, ModelChoice, ResolveError, resolve
+from hector.memory.summarizer import ModelSummarizer
 from hector.memory.token_budget import TokenBudget
 from hector.memory.tokens import counter_for
 from hector.memory.window import BufferWindow
@@ -71,13 +73,15 @@ async def open_runtime(
     environ: Mapping[str, str] | None = None,
     only_agent: str | None = None,
     adopts: bool = True,
+    summarizes: bool | None = None,
     patience: Patience | None = None,
     open_store: OpenByName | None = None,
 ) -> AsyncGenerator[Runtime, None]:
     """Open the stores and start the agents; on leaving, close them without waiting for running turns.
 
     With `only_agent` just that agent and its store. Whoever will be gone soon does not adopt:
-    what waits for dead replicas, in sessions that it has no business with, is left for others.
+    what waits for dead replicas, in sessions that it has no business with, is left for others. Nor does it
+    summarise behind a reply, unless `summarizes` says so.
     With `patience` a store that cannot be reached is tried again for its `connect_retry`. `open_store` may
     open others than the configuration describes.
     Raises `ConfigError` and `StorageError`.
@@ -90,8 +94,18 @@ async def open_runtime(
     agents = {name: _agent(config, name, section, variables, models) for name, section in sections.items()}
     async with contextlib.AsyncExitStack() as opened:
         open_ = open_store or open_configured
-        stores = await _open_stores(config, agents, open_, opened, adopts=adopts, patience=patience)
-        runtime = Runtime(agents, stores, message_limit=config.server.limits.message)
+        stores = await _open_stores(
+            config,
+            agents,
+            open_,
+            opened,
+            adopts=adopts,
+            summarizes=adopts if summarizes is None else summarizes,
+            patience=patience,
+        )
+        runtime = Runtime(
+            agents, stores, models=tuple(models.values()), message_limit=config.server.limits.message
+        )
         # From here on the runtime closes the stores, after it has signed off from them.
         opened.pop_all()
         mine = [(agent, stores[agent.session_store].store) for agent in agents.values()]
@@ -113,6 +127,7 @@ async def _open_stores(
     opened: contextlib.AsyncExitStack,
     *,
     adopts: bool,
+    summarizes: bool,
     patience: Patience | None,
 ) -> dict[str, OpenStore]:
     """All at once; what was opened is closed by `opened`, also where another could not be."""
@@ -127,7 +142,9 @@ async def _open_stores(
         return store
 
     async def join(name: str, store: SqlSessionStore) -> OpenStore:
-        joined = await tried(name, lambda: _join(config, name, store, agents, adopts=adopts))
+        joined = await tried(
+            name, lambda: _join(config, name, store, agents, adopts=adopts, summarizes=summarizes)
+        )
         opened.push_async_callback(_leave, joined.runner, joined.replica)
         return joined
 
@@ -138,14 +155,20 @@ async def _open_stores(
 
 
 async def _join(
-    config: Config, name: str, store: SqlSessionStore, agents: Mapping[str, Agent], *, adopts: bool
+    config: Config,
+    name: str,
+    store: SqlSessionStore,
+    agents: Mapping[str, Agent],
+    *,
+    adopts: bool,
+    summarizes: bool,
 ) -> OpenStore:
     def agent_of(agent_name: str) -> Agent | None:
         agent = agents.get(agent_name)
         return agent if agent and agent.session_store == name else None
 
     contract: Store = store
-    runner = TurnRunner(contract, agent_of, hands_over=adopts and store.shared)
+    runner = TurnRunner(contract, agent_of, hands_over=adopts and store.shared, summarizes=summarizes)
     label = f"{config.server.replica_name or socket.gethostname()}:{os.getpid()}"
     replica = Replica(contract, runner, store.locks, label=label, ttl=config.turns.lease_ttl, adopts=adopts)
     try:
@@ -193,16 +216,16 @@ def _agent(
     models: dict[ModelChoice, Model],
 ) -> Agent:
     """Agents that chose the same model share it: its connections, or its process and its memory."""
-    choice = _choice(config, section, environ)
-    if choice not in models:
-        models[choice] = _model(choice)
+    choice = _choice(config, section.llm, environ)
+    model = _shared(choice, models)
     tokens = counter_for(choice.model or choice.provider)
+    memory = _memory(section.memory.working, tokens)
     tools = [load_tool(path) for path in section.tools]
     return Agent(
         name,
         section.prompt or _default_instructions(choice),
-        models[choice],
-        _memory(section.memory.working, tokens),
+        model,
+        memory,
         tokens,
         {tool.spec.name: tool for tool in tools},
         config.turn_settings(name, side_effects=any(not tool.idempotent for tool in tools)),
@@ -210,6 +233,7 @@ def _agent(
         section.name or name,
         section.description,
         _profile(section),
+        _summarizer(config, section.memory.working, model, memory, tokens, environ, models),
     )
 
 
@@ -243,16 +267,39 @@ def _skill(section: SkillSection) -> Skill:
 
 def _memory(section: WorkingSection, tokens: TokenCounter) -> WorkingMemory:
     match section:
-        case SummaryBufferSection(budget=budget):
-            return TokenBudget(budget, tokens)
+        case SummaryBufferSection(budget=budget, threshold=threshold, target=target):
+            return TokenBudget(budget, tokens, Compaction(budget, threshold, target))
         case BufferWindowSection(window_size=window_size):
             return BufferWindow(window_size)
 
 
-def _choice(config: Config, agent: AgentSection, environ: Mapping[str, str]) -> ModelChoice:
+def _summarizer(
+    config: Config,
+    section: WorkingSection,
+    model: Model,
+    memory: WorkingMemory,
+    tokens: TokenCounter,
+    environ: Mapping[str, str],
+    models: dict[ModelChoice, Model],
+) -> Summarizer | None:
+    """The agent's own model writes its summaries, if no other is named."""
+    if memory.compaction is None:
+        return None
+    if isinstance(section, SummaryBufferSection) and section.summarizer:
+        model = _shared(_choice(config, section.summarizer, environ), models)
+    return ModelSummarizer(model, tokens, memory.compaction, memory.limit)
+
+
+def _choice(config: Config, llm: str, environ: Mapping[str, str]) -> ModelChoice:
     """Raises `ResolveError`."""
-    section = config.llms.get(agent.llm)
-    return resolve(_entry(section) if section else agent.llm, environ)
+    section = config.llms.get(llm)
+    return resolve(_entry(section) if section else llm, environ)
+
+
+def _shared(choice: ModelChoice, models: dict[ModelChoice, Model]) -> Model:
+    if choice not in models:
+        models[choice] = _model(choice)
+    return models[choice]
 
 
 def _entry(section: LlmSection) -> LlmEntry:
@@ -320,16 +367,29 @@ def _driver_problems(config: Config) -> Iterable[Problem]:
 def _model_problems(
     config: Config, name: str, agent: AgentSection, environ: Mapping[str, str]
 ) -> Iterable[Problem]:
+    choice = yield from _choice_problems(config, f"agents.{name}.llm", agent.llm, environ)
+    if choice and choice.provider == "local" and agent.tools:
+        text = "the embedded model is too small for tools; leave them out, or choose another llm"
+        yield config.problem(f"agents.{name}.tools", text)
+    match agent.memory.working:
+        case SummaryBufferSection(summarizer=str() as summarizer) if summarizer != agent.llm:
+            place = f"agents.{name}.memory.working.summarizer"
+            yield from _choice_problems(config, place, summarizer, environ)
+        case _:
+            pass
+
+
+def _choice_problems(
+    config: Config, place: str, llm: str, environ: Mapping[str, str]
+) -> Generator[Problem, None, ModelChoice | None]:
     try:
-        choice = _choice(config, agent, environ)
-        if choice.provider == "local" and agent.tools:
-            text = "the embedded model is too small for tools; leave them out, or choose another llm"
-            yield config.problem(f"agents.{name}.tools", text)
+        return _choice(config, llm, environ)
     except ResolveError as error:
-        named = agent.llm in config.llms
-        path = f"llms.{agent.llm}" if named else f"agents.{name}.llm"
+        named = llm in config.llms
+        path = f"llms.{llm}" if named else place
         known = f" (llms here: {', '.join(sorted(config.llms))})" if config.llms and not named else ""
         yield config.problem(f"{path}.{error.key}" if named and error.key else path, f"{error}{known}")
+        return None
 
 
 def _tool_problems(config: Config, name: str, agent: AgentSection) -> Iterable[Problem]:

@@ -8,6 +8,7 @@ from typing import assert_never
 from hector.domain.errors import LeaseLostError, StorageError
 from hector.domain.events import (
     EventStore,
+    Summarizing,
     TextDelta,
     ThinkingDelta,
     Told,
@@ -126,7 +127,7 @@ def _size(told: Told) -> int:
             return len(call.arguments)
         case ToolFinished(result):
             return len(result.text)
-        case TurnStarted() | TurnWaiting() | TurnReset() | TurnEnded():
+        case TurnStarted() | Summarizing() | TurnWaiting() | TurnReset() | TurnEnded():
             return 0
         case _:
             assert_never(told.event)

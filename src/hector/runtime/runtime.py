@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from hector.domain.agents import Agent
+from hector.domain.context import Context
 from hector.domain.errors import (
     InvalidError,
     NotFoundError,
@@ -26,10 +27,12 @@ from hector.domain.ids import (
     session_id_for,
 )
 from hector.domain.messages import StoredMessage, UserMessage, check_message, size_of
+from hector.domain.models import Model
 from hector.domain.push import PushConfig
 from hector.domain.sessions import Session, SessionPage
 from hector.domain.tokens import count_message
 from hector.domain.turns import Turn, TurnFilter, TurnPage, TurnPlace, Wanted
+from hector.runtime.context import context_of
 from hector.runtime.following import ANSWER_WITHIN
 from hector.runtime.handle import TurnHandle
 from hector.runtime.push.deliveries import Deliveries, Write
@@ -107,10 +110,17 @@ class Runtime:
     """Agents that can be talked to. Made by `open_runtime`."""
 
     def __init__(
-        self, agents: Mapping[str, Agent], stores: Mapping[str, OpenStore], *, message_limit: int
+        self,
+        agents: Mapping[str, Agent],
+        stores: Mapping[str, OpenStore],
+        *,
+        models: Sequence[Model],
+        message_limit: int,
     ) -> None:
+        """`models` are those of the agents and of their summarizers, to be closed with them."""
         self.agents = agents
         self._stores = stores
+        self._models = models
         self._message_limit = message_limit
         self._closed = False
 
@@ -270,6 +280,11 @@ class Runtime:
         store = self._of(self.agent(key.agent_id)).store
         return await _read(store.messages(key, before=before, limit=limit))
 
+    async def context(self, key: SessionKey) -> Context:
+        """What the agent's model would be sent next; of no session no messages."""
+        agent = self.agent(key.agent_id)
+        return await _read(context_of(agent, self._of(agent).store, key))
+
     async def sessions(
         self, agent_name: str, *, user_id: str | None, limit: int = 50, cursor: str | None = None
     ) -> SessionPage:
@@ -314,7 +329,7 @@ class Runtime:
                 await asyncio.gather(*map(_leave, self._stores.values()))
         except TimeoutError:
             logger.warning("session stores do not answer; they are left without a word")
-        for model in {id(agent.model): agent.model for agent in self.agents.values()}.values():
+        for model in self._models:
             await model.close()
 
     def _of(self, agent: Agent) -> OpenStore:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, assert_never
 
 from hector.domain.agents import Agent
@@ -17,11 +17,13 @@ from hector.domain.errors import (
 )
 from hector.domain.events import EventStore, RunEvent, TurnStarted, TurnWaiting
 from hector.domain.ids import SessionKey, new_turn_id
+from hector.domain.memory import Tail
 from hector.domain.messages import UserMessage
 from hector.domain.notices import PushStore
 from hector.domain.push import PushConfig
 from hector.domain.replicas import OpenTurn, ReplicaStore
 from hector.domain.sessions import SessionDirectory
+from hector.domain.summaries import SummaryStore
 from hector.domain.turns import (
     Arrival,
     Begun,
@@ -37,6 +39,7 @@ from hector.domain.turns import (
 )
 from hector.engine.turn import TurnRun
 from hector.runtime.arrivals import Arrivals, accept_surely
+from hector.runtime.compactor import Compactor
 from hector.runtime.event_log import EventLog
 from hector.runtime.feed import TurnFeed
 from hector.runtime.following import Followers, until_gone_on
@@ -56,7 +59,9 @@ _LOST = "lost"
 """The stop reason of a turn that is not ours any longer."""
 
 
-class Store(TurnStore, TurnDirectory, EventStore, SessionDirectory, ReplicaStore, PushStore, Protocol):
+class Store(
+    TurnStore, TurnDirectory, EventStore, SessionDirectory, SummaryStore, ReplicaStore, PushStore, Protocol
+):
     """All that a session store is."""
 
     @property
@@ -69,11 +74,16 @@ class TurnRunner:
     """Accepts messages into one store, and runs the turns that are this replica's."""
 
     def __init__(
-        self, store: Store, agents: Callable[[str], Agent | None], *, hands_over: bool = True
+        self,
+        store: Store,
+        agents: Callable[[str], Agent | None],
+        *,
+        hands_over: bool = True,
+        summarizes: bool = True,
     ) -> None:
         """`hands_over`: there are, or will be, others who run on what a stop breaks off.
 
-        What was begun by others is theirs again in any case.
+        What was begun by others is theirs again in any case. `summarizes`: sessions, behind the replies.
         """
         self._store = store
         self._agents = agents
@@ -88,6 +98,7 @@ class TurnRunner:
         self.wakes = Wakes(store.signals)
         self._followers = Followers(store, self.wakes, self._spawn)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._compactor = Compactor(store, self._spawn, background=summarizes)
         self._arrivals = Arrivals(self._spawn)
         self.closing = False
         """No turn begins any more."""
@@ -232,6 +243,7 @@ class TurnRunner:
     async def close(self, drain_timeout: float) -> None:
         """Let running turns end for `drain_timeout` seconds, then end them; what waits is left for others."""
         self.closing = True
+        self._compactor.stop()
         self.wakes.close()
         for queue in self._queues.values():
             queue.wake()
@@ -350,6 +362,7 @@ class TurnRunner:
             local.agent,
             self._store,
             tell,
+            make_room=lambda: self._room(local, begun.lease.run_seq),
             before_end=end,
             # Who listens is told, and may ask again; the turn goes on, and keeps what the model has said.
             on_silence=lambda: local.feed.fail(silence()),
@@ -362,6 +375,7 @@ class TurnRunner:
                 await self._settle(local, run)
             else:
                 self._finish(local, await run.run())
+                self._compactor.after_turn(local.agent, local.key, run.tokens)
         except asyncio.CancelledError:
             if local.stop_reason is None:
                 raise  # the event loop itself ends
@@ -379,6 +393,17 @@ class TurnRunner:
             self._locals.remove(local)
             self.wakes.tell(local.turn_id, session_topic(local.key))
             await log.stop()
+
+    def _room(self, local: LocalTurn, before: int) -> Awaitable[Tail] | None:
+        made = self._compactor.make_room(local.agent, local.key)
+        if made is None:
+            return None
+
+        async def room() -> Tail:
+            await made
+            return await self._store.tail(local.key, before, local.agent.memory.limit)
+
+        return room()
 
     async def _settle(self, local: LocalTurn, run: TurnRun) -> None:
         """End a turn that was stopped from within this process."""

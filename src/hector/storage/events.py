@@ -1,7 +1,8 @@
 """The operations on what running turns have told, for streams that are broken off.
 
 A batch is one row of `turn_events`: a JSON array, with the numbers of its first and last event. An event is
-written as the part of a message that it shows (see `codec`); the start of a run, which shows none, as `{}`.
+written as the part of a message that it shows (see `codec`); the start of a run, which shows none, as `{}`,
+and that the conversation is summarised first as `{"memory": "summarizing"}`.
 """
 
 import json
@@ -14,6 +15,7 @@ from hector.domain.events import (
     EventId,
     Progress,
     RunEvent,
+    Summarizing,
     TextDelta,
     ThinkingDelta,
     Told,
@@ -33,6 +35,8 @@ from hector.storage.operations import Operation, execute, fetch, together
 from hector.storage.reading import Parameters, key_parameters, read_turn, time_of
 from hector.storage.repeats import as_it_stood, find_earlier
 from hector.storage.rows import is_held, lock
+
+_SUMMARIZING = {"memory": "summarizing"}
 
 
 def add_events(lease: Lease, events: Sequence[Told]) -> Operation[None]:
@@ -109,6 +113,8 @@ def _encode(told: Told) -> dict[str, Any]:
     match told.event:
         case TurnStarted():
             return {}
+        case Summarizing():
+            return dict(_SUMMARIZING)
         case TextDelta(text):
             return encode_part(Text(text), {})
         case ThinkingDelta(text):
@@ -124,6 +130,8 @@ def _encode(told: Told) -> dict[str, Any]:
 
 
 def _decode(turn_id: str, stored: dict[str, Any]) -> RunEvent:
+    if stored == _SUMMARIZING:
+        return Summarizing()
     part: Part | None = decode_part(stored, {}) if stored else None
     match part:
         case None:

@@ -17,7 +17,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct, Value
 
 from hector.cli.remote_turn import RemoteTurn
-from hector.domain.events import TextDelta, ToolStarted
+from hector.domain.events import Summarizing, TextDelta, ToolStarted
 from hector.domain.ids import SessionKey
 from hector.domain.turns import TurnState
 
@@ -82,6 +82,13 @@ def test_what_is_said_after_a_tool_stands_alone() -> None:
     assert shown(turn, started) == "", "it was told before the stream broke"
     shown(turn, status(TaskState.TASK_STATE_COMPLETED))
     assert turn.turn().reply == "Noon."
+
+
+def test_that_it_is_summarised_first_is_told() -> None:
+    turn = a_turn()
+    summarizing = status(TaskState.TASK_STATE_WORKING, memory={"status": "summarizing"})
+    assert list(turn.take(summarizing)) == [Summarizing()]
+    assert list(turn.take(status(TaskState.TASK_STATE_WORKING, memory={"status": "new"}))) == []
 
 
 def test_artifacts_are_one_reply() -> None:

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hector.cli.sessions import aligned, message_json, message_text, session_json
+from hector.cli.sessions import aligned, session_json
+from hector.cli.transcript import message_json, message_text
 from hector.domain.ids import SessionKey
 from hector.domain.messages import (
     Data,

@@ -195,7 +195,7 @@ def test_each_fault_says_what_was_wanted_and_what_was_found(fragment: str, probl
             "{llm: x, memory: {working: {window_size: 5}}}",
             (
                 "agents.a.memory.working.window_size: is a key of strategy: buffer_window,"
-                " and this is strategy: summary_buffer, which has budget"
+                " and this is strategy: summary_buffer, which has budget, threshold, target, summarizer"
             ),
         ),
         (
@@ -204,6 +204,18 @@ def test_each_fault_says_what_was_wanted_and_what_was_found(fragment: str, probl
                 "agents.a.memory.working.budget: is a key of strategy: summary_buffer,"
                 " and this is strategy: buffer_window, which has window_size"
             ),
+        ),
+        (
+            "{llm: x, memory: {working: {target: 0.8}}}",
+            "agents.a.memory.working.target: is 0.8; wanted less than the threshold, which is 0.8",
+        ),
+        (
+            "{llm: x, memory: {working: {threshold: 1.5}}}",
+            "agents.a.memory.working.threshold: wanted at most 1, found 1.5",
+        ),
+        (
+            "{llm: x, memory: {working: {target: 0}}}",
+            "agents.a.memory.working.target: wanted more than 0, found 0",
         ),
         (
             "{llm: x, memory: {working: {strategy: buffer_widow}}}",

@@ -10,7 +10,7 @@ from hector.domain.agents import Agent
 from hector.domain.errors import LeaseLostError, StorageError
 from hector.domain.events import TextDelta, TurnEvent
 from hector.domain.ids import SessionKey
-from hector.domain.memory import Tail, TailLimit
+from hector.domain.memory import Selection, Sent, Tail, TailLimit
 from hector.domain.messages import (
     JsonValue,
     Message,
@@ -195,9 +195,15 @@ class Everything:
     """Working memory that sends all."""
 
     limit = TailLimit(messages=1000)
+    compaction = None
 
-    def select(self, tail: Tail, own: Sequence[Message]) -> Sequence[Message]:
-        return [*(stored.message for stored in tail.messages), *own]
+    def __init__(self, *, room_for: int = 1000) -> None:
+        self._room_for = room_for
+        """Messages; beyond them it overflows."""
+
+    def select(self, tail: Tail) -> Selection:
+        sent = [Sent(stored.message, stored.tokens) for stored in tail.messages]
+        return Selection(sent, overflowed=len(sent) > self._room_for)
 
 
 class Words:

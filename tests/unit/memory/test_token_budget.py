@@ -32,13 +32,11 @@ from tests.unit.memory.sessions import (
     user,
 )
 
-OWN = [user("now " * 100)]
-
 
 def select(budget: int, session: Tail) -> Sequence[Message]:
-    sent = TokenBudget(budget, Letters()).select(session, OWN)
-    assert sent[-1:] == OWN
-    return sent[:-1]
+    sent = TokenBudget(budget, Letters()).select(session).sent
+    assert [each.tokens for each in sent] == [size(each.message) for each in sent]
+    return [each.message for each in sent]
 
 
 def whole(session: Tail) -> list[Message]:
@@ -126,6 +124,11 @@ def test_the_summary_comes_first_and_takes_its_part_of_the_budget() -> None:
     assert select(size(summary) + size(said("ok")), session) == [summary, said("ok")]
 
 
+def test_a_summary_that_says_nothing_is_not_sent() -> None:
+    session = replace(tail(("a", [user("hi"), said("ok")])), summary=Summary(9, ""))
+    assert select(100, session) == [user("hi"), said("ok")]
+
+
 def test_a_summary_that_does_not_fit_is_cut() -> None:
     session = replace(tail(("a", [user("hi"), said("ok")])), summary=Summary(9, "long " * 100))
     (summary, *rest) = select(100, session)
@@ -175,7 +178,7 @@ def test_all_of_a_small_history_is_sent(session: Tail) -> None:
 def test_the_budget_is_kept_by_a_real_tokenizer(text: str, budget: int) -> None:
     counter = BpeCounter("o200k_base")
     stored = StoredMessage(user(text), 1, "a", counter.count(text) + MESSAGE_TOKENS)
-    sent = TokenBudget(budget, counter).select(Tail((stored,)), ())
+    sent = [each.message for each in TokenBudget(budget, counter).select(Tail((stored,))).sent]
     assert (
         sum(MESSAGE_TOKENS + counter.count(each.text) for each in sent if isinstance(each, UserMessage))
         <= budget
@@ -190,8 +193,8 @@ def test_the_budget_is_kept_where_two_texts_take_more_together_than_apart() -> N
     session = Tail((StoredMessage(user("x" * 500), 1, "a", 504),), Summary(0, "x" * 500))
     for budget in range(40, 150):
         counter = Seams()
-        sent = TokenBudget(budget, counter).select(session, ())
-        assert sum(MESSAGE_TOKENS + counter.count(text_of(each)) for each in sent) <= budget
+        sent = TokenBudget(budget, counter).select(session).sent
+        assert sum(MESSAGE_TOKENS + counter.count(text_of(each.message)) for each in sent) <= budget
 
 
 def test_whole_messages_are_never_counted_again() -> None:
@@ -201,5 +204,5 @@ def test_whole_messages_are_never_counted_again() -> None:
             return len(text)
 
     stored = [StoredMessage(user("x" * 5000), seq, f"t{seq}", 100) for seq in range(1, 10)]
-    sent = TokenBudget(450, Watchful()).select(Tail(tuple(stored)), OWN)
-    assert len(sent) == 4 + 1 + 1
+    selection = TokenBudget(450, Watchful()).select(Tail(tuple(stored)))
+    assert (len(selection.sent), selection.overflowed) == (4 + 1, True)

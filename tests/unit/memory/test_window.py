@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hector.domain.memory import Summary, Tail, TailLimit
+from hector.domain.memory import Summary, Tail, TailLimit, WorkingMemory
 from hector.domain.messages import Message
 from hector.memory.context import units
 from hector.memory.window import BufferWindow
@@ -19,7 +19,10 @@ from tests.unit.memory.sessions import (
 )
 
 SESSION = tail(("a", [user("1"), asking("x"), result("x"), said("2")]), ("b", [user("3"), said("4")]))
-OWN = [user("now")]
+
+
+def messages_of(memory: WorkingMemory, session: Tail) -> list[Message]:
+    return [sent.message for sent in memory.select(session).sent]
 
 
 def test_as_many_messages_are_read_as_may_be_sent() -> None:
@@ -38,25 +41,23 @@ def test_as_many_messages_are_read_as_may_be_sent() -> None:
     ],
 )
 def test_the_last_messages_are_sent_and_a_call_only_with_its_result(window: int, sent: list[Message]) -> None:
-    assert BufferWindow(window).select(SESSION, OWN) == [*sent, *OWN]
+    assert messages_of(BufferWindow(window), SESSION) == sent
 
 
 def test_a_summary_comes_first_and_does_not_count() -> None:
     session = replace(SESSION, summary=Summary(9, "They met."))
-    assert BufferWindow(1).select(session, OWN) == [
+    assert messages_of(BufferWindow(1), session) == [
         user("[summary of the conversation so far]\nThey met."),
         said("4"),
-        *OWN,
     ]
 
 
 @given(session=sessions(), window=st.integers(0, 20))
 def test_a_window_is_the_end_of_the_session(session: Tail, window: int) -> None:
     whole = [message for unit in units(session.messages) for message in unit.messages]
-    sent = BufferWindow(window).select(session, OWN)
-    assert sent[-1:] == OWN
-    assert len(sent) <= window + 1
-    assert list(sent[:-1]) == whole[len(whole) - len(sent) + 1 :]
+    sent = messages_of(BufferWindow(window), session)
+    assert len(sent) <= window
+    assert sent == whole[len(whole) - len(sent) :]
     assert_no_call_without_its_result(sent)
     if len(whole) <= window:
-        assert len(sent) == len(whole) + 1
+        assert len(sent) == len(whole)

@@ -5,6 +5,7 @@ from typing import assert_never
 
 from hector.domain.events import (
     EventId,
+    Summarizing,
     TextDelta,
     ThinkingDelta,
     Told,
@@ -87,6 +88,8 @@ class Narrator:
             case TurnStarted():
                 if self._state is not TurnState.WORKING:
                     yield self._working(None)
+            case Summarizing():
+                yield self._working({"memory": {"status": "summarizing"}})
             case TurnReset():
                 yield from self.begin_anew()
             case TextDelta(text):
