@@ -2,7 +2,7 @@
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, cast
 
 from hector.domain.memory import TokenCounter
@@ -12,6 +12,8 @@ Encoding = Literal["o200k_base", "cl100k_base"]
 
 UNKNOWN_PERCENT = 120
 """In percent of o200k_base: most other vocabularies are smaller, so they need more tokens for a text."""
+_BELIEVED = range(80, 301)
+"""Percent. What a provider reports beyond that is of something else: a part of the request, or more."""
 
 _O200K = re.compile(r"(chatgpt-4o|gpt-4o|gpt-4\.[15]|gpt-([5-9]|1\d)|gpt-oss|o\d)(?![a-z0-9])")
 _CL100K = re.compile(r"(gpt-4|gpt-3\.5|gpt-35|text-embedding-)")
@@ -25,7 +27,7 @@ def counter_for(model_name: str) -> TokenCounter:
         return BpeCounter("o200k_base")
     if any(map(_CL100K.match, names)):
         return BpeCounter("cl100k_base")
-    return ScaledCounter(BpeCounter("o200k_base"), UNKNOWN_PERCENT)
+    return LearntCounter(BpeCounter("o200k_base"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,24 @@ class BpeCounter:
         return before
 
 
-@dataclass(frozen=True, slots=True)
-class ScaledCounter:
-    """An estimate: another counter's tokens times a factor, rounded up."""
+@dataclass(slots=True)
+class LearntCounter:
+    """An estimate: another counter's tokens times a factor, rounded up.
+
+    The factor follows what the provider reports; what was counted before stays as it was.
+    """
 
     counter: TokenCounter
-    percent: int
+    percent: int = UNKNOWN_PERCENT
+    _learnt: bool = field(default=False, init=False, compare=False)
+
+    def learn(self, counted: int, reported: int) -> None:
+        """That what the other counter takes for so many tokens is so many to the provider."""
+        seen = -(-reported * 100 // counted)
+        if seen in _BELIEVED:
+            # The first is better than a guess; those after it correct one another.
+            self.percent = (3 * self.percent + seen) // 4 if self._learnt else seen
+            self._learnt = True
 
     def count(self, text: str) -> int:
         return -(-self.counter.count(text) * self.percent // 100)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
 from hector.config.load import Check
@@ -30,9 +30,10 @@ from hector.domain.profiles import Extension, Profile, Provider, Skill
 from hector.domain.summaries import Summarizer
 from hector.domain.tools import Tool
 from hector.llm.resolve import LlmEntry, ModelChoice, ResolveError, resolve
+from hector.memory.learning import LearningModel
 from hector.memory.summarizer import ModelSummarizer
 from hector.memory.token_budget import TokenBudget
-from hector.memory.tokens import counter_for
+from hector.memory.tokens import LearntCounter, counter_for
 from hector.memory.window import BufferWindow
 from hector.runtime.housekeeping import keep_house, tidy_up
 from hector.runtime.patience import Patience, together
@@ -90,7 +91,7 @@ async def open_runtime(
     if found := list(check(variables)(config)):
         raise ConfigError(found)
     sections = {name: config.agents[name] for name in config.agents if only_agent in (None, name)}
-    models: dict[ModelChoice, Model] = {}
+    models = _Models()
     agents = {name: _agent(config, name, section, variables, models) for name, section in sections.items()}
     async with contextlib.AsyncExitStack() as opened:
         open_ = open_store or open_configured
@@ -103,9 +104,7 @@ async def open_runtime(
             summarizes=adopts if summarizes is None else summarizes,
             patience=patience,
         )
-        runtime = Runtime(
-            agents, stores, models=tuple(models.values()), message_limit=config.server.limits.message
-        )
+        runtime = Runtime(agents, stores, models=models.all, message_limit=config.server.limits.message)
         # From here on the runtime closes the stores, after it has signed off from them.
         opened.pop_all()
         mine = [(agent, stores[agent.session_store].store) for agent in agents.values()]
@@ -213,12 +212,11 @@ def _agent(
     name: str,
     section: AgentSection,
     environ: Mapping[str, str],
-    models: dict[ModelChoice, Model],
+    models: "_Models",
 ) -> Agent:
     """Agents that chose the same model share it: its connections, or its process and its memory."""
     choice = _choice(config, section.llm, environ)
-    model = _shared(choice, models)
-    tokens = counter_for(choice.model or choice.provider)
+    model, tokens = models.of(choice)
     memory = _memory(section.memory.working, tokens)
     tools = [load_tool(path) for path in section.tools]
     return Agent(
@@ -280,13 +278,13 @@ def _summarizer(
     memory: WorkingMemory,
     tokens: TokenCounter,
     environ: Mapping[str, str],
-    models: dict[ModelChoice, Model],
+    models: "_Models",
 ) -> Summarizer | None:
     """The agent's own model writes its summaries, if no other is named."""
     if memory.compaction is None:
         return None
     if isinstance(section, SummaryBufferSection) and section.summarizer:
-        model = _shared(_choice(config, section.summarizer, environ), models)
+        model, _ = models.of(_choice(config, section.summarizer, environ))
     return ModelSummarizer(model, tokens, memory.compaction, memory.limit)
 
 
@@ -296,10 +294,28 @@ def _choice(config: Config, llm: str, environ: Mapping[str, str]) -> ModelChoice
     return resolve(_entry(section) if section else llm, environ)
 
 
-def _shared(choice: ModelChoice, models: dict[ModelChoice, Model]) -> Model:
-    if choice not in models:
-        models[choice] = _model(choice)
-    return models[choice]
+class _Models:
+    """Those that agents chose, with their counters; each choice is one model."""
+
+    def __init__(self) -> None:
+        self._made: dict[ModelChoice, tuple[Model, TokenCounter]] = {}
+
+    def of(self, choice: ModelChoice) -> tuple[Model, TokenCounter]:
+        if choice not in self._made:
+            self._made[choice] = _counted(choice)
+        return self._made[choice]
+
+    @property
+    def all(self) -> Sequence[Model]:
+        return [model for model, _ in self._made.values()]
+
+
+def _counted(choice: ModelChoice) -> tuple[Model, TokenCounter]:
+    model, counter = _model(choice), counter_for(choice.model or choice.provider)
+    # A script counts words.
+    if isinstance(counter, LearntCounter) and choice.provider != "scripted":
+        model = LearningModel(model, counter)
+    return model, counter
 
 
 def _entry(section: LlmSection) -> LlmEntry:

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from hector.domain.memory import TokenCounter
 from hector.domain.tokens import PIECE
-from hector.memory.tokens import BpeCounter, ScaledCounter, counter_for
+from hector.memory.tokens import BpeCounter, LearntCounter, counter_for
 
 O200K, CL100K = BpeCounter("o200k_base"), BpeCounter("cl100k_base")
-GUESS = ScaledCounter(O200K, 120)
+GUESS = LearntCounter(O200K, 120)
 
 storable = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 # Texts that tokenizers merge a lot, which random characters rarely are.
@@ -115,3 +115,22 @@ def test_the_guess_rounds_up_and_its_cuts_keep_to_it() -> None:
     text = " ".join(words)
     for tokens in range(1, 60):
         assert GUESS.count(GUESS.cut(text, tokens)) <= tokens
+
+
+def test_the_factor_is_what_is_reported_first_and_then_follows() -> None:
+    counter = LearntCounter(O200K)
+    assert counter.percent == 120
+    counter.learn(counted=1000, reported=1500)
+    assert counter.percent == 150
+    counter.learn(counted=1000, reported=1100)
+    assert counter.percent == 140
+    for _ in range(30):
+        counter.learn(counted=1000, reported=1100)
+    assert counter.percent == 110
+
+
+@pytest.mark.parametrize("reported", [1, 790, 3010])
+def test_what_cannot_be_of_the_whole_request_is_not_believed(reported: int) -> None:
+    counter = LearntCounter(O200K)
+    counter.learn(counted=1000, reported=reported)
+    assert counter.percent == 120
