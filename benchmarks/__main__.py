@@ -1,4 +1,4 @@
-"""`python -m benchmarks [sqlite] [postgres] [mariadb] [serve] [start] [replicas] [a2a]`: all of them by default."""
+"""`python -m benchmarks [sqlite] [postgres] [mariadb] [serve] [start] [replicas] [a2a] [resume]`: all of them by default."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ import time
 
 import uvloop
 
-from benchmarks import a2a, replicas, serve, servers, sqlite, start
+from benchmarks import a2a, replicas, resume, serve, servers, sqlite, start
 
 PARTS = {
     "sqlite": sqlite.main,
@@ -19,6 +19,7 @@ PARTS = {
     "start": start.main,
     "replicas": replicas.main,
     "a2a": a2a.main,
+    "resume": resume.main,
 }
 
 

@@ -83,7 +83,7 @@ async def _measure(
     syncs: str,
     size: str,
 ) -> None:
-    store = await _open(db)
+    store = await open_bench(db)
     await _fill(db, now, numbers)
     ours = StoreTurns(store)
     await ours.register()
@@ -110,7 +110,7 @@ async def _measure(
 
 async def _syncs(db: Database, query: str) -> float:
     before = await _number(db, query)
-    turns = StoreTurns(await _open(db))
+    turns = StoreTurns(await open_bench(db))
     await turns.register()
     for _ in range(_COUNTED):
         await turns.turn("size-1000")
@@ -122,10 +122,10 @@ async def _syncs(db: Database, query: str) -> float:
 async def _over_a_network(
     title: str, db: Database, open_floor: Callable[[Database], Awaitable[Floor]], near_floor: Floor
 ) -> None:
-    near = StoreTurns(await _open(db))
+    near = StoreTurns(await open_bench(db))
     await near.register()
     async with _delayed(db) as far_db:
-        far = StoreTurns(await _open(far_db))
+        far = StoreTurns(await open_bench(far_db))
         await far.register()
         far_floor = await open_floor(far_db)
         turns = (near.turn, far.turn, near_floor.turn, far_floor.turn)
@@ -168,7 +168,7 @@ async def _delayed(db: Database) -> AsyncIterator[Database]:
         await process.wait()
 
 
-async def _open(db: Database) -> SqlSessionStore:
+async def open_bench(db: Database) -> SqlSessionStore:
     return await open_server(
         db.driver, db.settings(max_conns=CONNECTIONS, max_idle=CONNECTIONS, tls=Tls("disable"))
     )
@@ -179,13 +179,18 @@ async def _fill(db: Database, now: str, numbers: str) -> None:
     many = (f"many-{number}" for number in range(max(SESSIONS)))
     statements = [_SESSION.format(session=session, size=0, now=now) for session in many]
     for size in SIZES:
-        session = f"size-{size}"
-        statements.append(_SESSION.format(session=session, size=size, now=now))
-        rows = numbers.format(size=size)
-        statements.append(_FILL.format(session=session, content=CONTENT, now=now, numbers=rows))
+        statements += filling(f"size-{size}", size, now, numbers.format(size=size))
     # Both servers do so by themselves, some time after so many rows have come.
     statements.append("ANALYZE" if db.driver == "postgres" else "ANALYZE TABLE sessions, messages")
     await db.run(*statements)
+
+
+def filling(session: str, size: int, now: str, numbers: str) -> list[str]:
+    """Statements that make a session of so many messages."""
+    return [
+        _SESSION.format(session=session, size=size, now=now),
+        _FILL.format(session=session, content=CONTENT, now=now, numbers=numbers),
+    ]
 
 
 async def _number(db: Database, query: str) -> float:

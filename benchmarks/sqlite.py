@@ -26,21 +26,21 @@ from hector.storage.opening import open_memory, open_sqlite
 from hector.storage.sqlite import SqliteDriver, SqliteSettings
 from hector.storage.store import SqlSessionStore
 
-_NOW = "strftime('%Y-%m-%d %H:%M:%f','now')"
+NOW = "strftime('%Y-%m-%d %H:%M:%f','now')"
 _LOCK = "SELECT lease_owner, lease_turn_id, lease_epoch, last_seq FROM sessions WHERE agent_id=? AND user_id=? AND id=?"
 _SEEN = "SELECT turn_id FROM messages WHERE agent_id=? AND user_id=? AND session_id=? AND message_id=?"
 _LEASE = (
-    f"UPDATE sessions SET lease_owner=?, lease_turn_id=?, lease_epoch=?, last_seq=?, updated_at={_NOW}"
+    f"UPDATE sessions SET lease_owner=?, lease_turn_id=?, lease_epoch=?, last_seq=?, updated_at={NOW}"
     " WHERE agent_id=? AND user_id=? AND id=?"
 )
 _TURN = (
     "INSERT INTO turns (agent_id, user_id, id, session_id, state, retryable, attempt, epoch, superseded, first_seq,"
     " input_tokens, output_tokens, replica_id, created_at, started_at)"
-    f" VALUES (?,?,?,?,'working',0,1,?,0,?,0,0,?,{_NOW},{_NOW})"
+    f" VALUES (?,?,?,?,'working',0,1,?,0,?,0,0,?,{NOW},{NOW})"
 )
 _MESSAGE = (
     "INSERT INTO messages (agent_id, user_id, session_id, seq, turn_id, message_id, retry, role, content, tokens,"
-    f" created_at) VALUES (?,?,?,?,?,?,0,?,?,?,{_NOW})"
+    f" created_at) VALUES (?,?,?,?,?,?,0,?,?,?,{NOW})"
 )
 _TAIL = (
     "SELECT seq, turn_id, message_id, role, content, metadata, tokens, unanswered FROM messages"
@@ -48,11 +48,11 @@ _TAIL = (
     f" ORDER BY seq DESC LIMIT {WINDOW}"
 )
 _RELEASE = (
-    f"UPDATE sessions SET last_seq=?, lease_owner=NULL, lease_turn_id=NULL, updated_at={_NOW}"
+    f"UPDATE sessions SET last_seq=?, lease_owner=NULL, lease_turn_id=NULL, updated_at={NOW}"
     " WHERE agent_id=? AND user_id=? AND id=? AND lease_owner=? AND lease_turn_id=? AND lease_epoch=? AND last_seq=?"
 )
 _DONE = (
-    f"UPDATE turns SET state='completed', last_seq=?, replica_id=NULL, ended_at={_NOW}"
+    f"UPDATE turns SET state='completed', last_seq=?, replica_id=NULL, ended_at={NOW}"
     " WHERE agent_id=? AND user_id=? AND id=?"
 )
 
@@ -144,22 +144,24 @@ async def _in_memory() -> None:
 def _fill(path: Path) -> None:
     """Sessions of each size, and the ones that run at once."""
     connection = sqlite3.connect(path)
-    sessions = [(f"size-{size}", size) for size in SIZES] + [
-        (f"many-{number}", 0) for number in range(max(SESSIONS))
-    ]
-    for session, size in sessions:
-        connection.execute(
-            "INSERT INTO sessions (id, agent_id, user_id, metadata, created_at, updated_at, incarnation, last_seq,"
-            " next_ticket, waiting, lease_epoch, summarized_through_seq, indexed_through_seq)"
-            f" VALUES (?, 'a', 'u', '{{}}', {_NOW}, {_NOW}, 'x', ?, 0, 0, 0, 0, 0)",
-            (session, size),
-        )
-        rows = (
-            ("a", "u", session, seq, "t", None, 1 + (seq + 1) % 2, CONTENT, 80) for seq in range(1, size + 1)
-        )
-        connection.executemany(_MESSAGE, rows)
+    for size in SIZES:
+        fill_session(connection, f"size-{size}", size)
+    for number in range(max(SESSIONS)):
+        fill_session(connection, f"many-{number}", 0)
     connection.commit()
     connection.close()
+
+
+def fill_session(connection: sqlite3.Connection, session: str, size: int) -> None:
+    """Make a session of so many messages."""
+    connection.execute(
+        "INSERT INTO sessions (id, agent_id, user_id, metadata, created_at, updated_at, incarnation, last_seq,"
+        " next_ticket, waiting, lease_epoch, summarized_through_seq, indexed_through_seq)"
+        f" VALUES (?, 'a', 'u', '{{}}', {NOW}, {NOW}, 'x', ?, 0, 0, 0, 0, 0)",
+        (session, size),
+    )
+    rows = (("a", "u", session, seq, "t", None, 1 + (seq + 1) % 2, CONTENT, 80) for seq in range(1, size + 1))
+    connection.executemany(_MESSAGE, rows)
 
 
 def _messages(path: Path) -> int:
