@@ -101,7 +101,8 @@ async def _call_server(address: "Address", request: Request, *, as_json: bool) -
         )
     if not (as_json or request.stream):
         await writer.show(TurnEnded(turn))
-    note(f"session {visible_id(turn.key.session_id)}")
+    if turn.key.session_id:  # not every server keeps them
+        note(f"session {visible_id(turn.key.session_id)}")
     return await _end(output, turn, _shown(turn) if as_json else None)
 
 

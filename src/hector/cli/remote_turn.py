@@ -54,11 +54,15 @@ class RemoteTurn:
                 self._take_status(TaskStatus(state=TaskState.TASK_STATE_COMPLETED), {})
             case "artifact_update":
                 update = event.artifact_update
+                self._identify(update.task_id, update.context_id)
                 self._take_parts(update.artifact.artifact_id, update.artifact.parts, append=update.append)
             case "status_update":
-                metadata = MessageToDict(event.status_update.metadata)
+                told = event.status_update
+                # Some servers never tell the task itself.
+                self._identify(told.task_id, told.context_id)
+                metadata = MessageToDict(told.metadata)
                 yield from self._work_of(metadata)
-                self._take_status(event.status_update.status, metadata)
+                self._take_status(told.status, metadata)
             case _:
                 pass
         text = self._text()
@@ -72,6 +76,8 @@ class RemoteTurn:
         state = TurnState[TaskState.Name(self._status.state).removeprefix("TASK_STATE_")]
         said = "".join(map(_shown, self._status.message.parts))
         reply = said if state.paused else self._text()
+        if state is TurnState.COMPLETED:
+            reply = reply or said  # where servers without artifacts put their answer
         return Turn(
             self.turn_id,
             self.key,
@@ -89,7 +95,7 @@ class RemoteTurn:
         self._take_status(task.status, MessageToDict(task.metadata))
 
     def _identify(self, turn_id: str, context_id: str) -> None:
-        self.turn_id = turn_id
+        self.turn_id = turn_id or self.turn_id
         if context_id:
             self.key = SessionKey(self.key.agent_id, self.key.user_id, context_id)
 

@@ -108,6 +108,24 @@ def test_a_message_is_an_answer_without_a_task() -> None:
     assert (turn.ended, turn.turn_id, turn.turn().key.session_id) == (True, "", "s")
 
 
+def test_a_task_is_known_by_its_updates_where_it_is_not_told_itself() -> None:
+    begins = TaskStatusUpdateEvent(task_id="t", context_id="s")
+    grows = TaskArtifactUpdateEvent(task_id="t", context_id="s")
+    for update in (StreamResponse(status_update=begins), StreamResponse(artifact_update=grows)):
+        turn = a_turn()
+        shown(turn, update, status(TaskState.TASK_STATE_INPUT_REQUIRED, "which?"))
+        assert (turn.turn_id, turn.turn().key.session_id) == ("t", "s")
+
+
+def test_an_answer_may_stand_in_the_last_status() -> None:
+    turn = a_turn()
+    shown(turn, task(), status(TaskState.TASK_STATE_COMPLETED, "done"))
+    assert turn.turn().reply == "done"
+    turn = a_turn()
+    shown(turn, task(), piece("the answer", append=False), status(TaskState.TASK_STATE_COMPLETED, "done"))
+    assert turn.turn().reply == "the answer"
+
+
 def test_a_question_and_a_failure_say_why() -> None:
     turn = a_turn()
     shown(turn, task(), status(TaskState.TASK_STATE_INPUT_REQUIRED, "which?"))
