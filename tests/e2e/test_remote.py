@@ -3,7 +3,7 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -17,9 +17,11 @@ from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
 from a2a.server.tasks import InMemoryTaskStore
 from a2a.types import AgentCapabilities, AgentCard, AgentInterface, Message, Part, Role
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from tests.e2e.conftest import Run, Server, Start, ready
 from tests.fakes.openai_server import Behaviour, FakeOpenAI
+from tests.servers.certificates import ServerFiles, make_certificates
 from tests.servers.process import free_port
 
 Serve: TypeAlias = Callable[..., Awaitable[Server]]
@@ -123,6 +125,64 @@ async def test_a_token_says_who_calls(folder: Path, serve: Serve, run: Run, envi
     assert shown["messageCount"] == 4
 
 
+# --- where a token goes
+
+
+@asynccontextmanager
+async def _serving(
+    routes: Sequence[BaseRoute], port: int, tls: ServerFiles | None = None
+) -> AsyncIterator[None]:
+    config = uvicorn.Config(Starlette(routes=routes), port=port, log_config=None, lifespan="off")
+    if tls:
+        config.ssl_certfile, config.ssl_keyfile = tls.cert, tls.key
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - nobody is told
+        await asyncio.sleep(0.01)
+    yield
+    server.should_exit = True
+    await serving
+
+
+@asynccontextmanager
+async def _overhearing() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """`host:port`, and the first of what each connection brings there."""
+    heard: list[bytes] = []
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(1000))
+        writer.close()
+
+    server = await asyncio.start_server(hear, "127.0.0.1", 0)
+    async with server:
+        yield f"localhost:{server.sockets[0].getsockname()[1]}", heard
+
+
+@pytest.mark.parametrize(
+    ("binding", "scheme", "told"),
+    [("JSONRPC", "http://", "without TLS"), ("GRPC", "http://", "without TLS"), ("GRPC", "", "localhost")],
+)
+async def test_a_token_for_a_server_with_tls_goes_nowhere_without(
+    run: Run, environ: dict[str, str], tmp_path: Path, binding: str, scheme: str, told: str
+) -> None:
+    certificates = make_certificates(tmp_path)
+    environ["SSL_CERT_FILE"] = str(certificates.client.ca)
+    async with _overhearing() as (place, heard):
+        interface = AgentInterface(url=scheme + place, protocol_binding=binding, protocol_version="1.0")
+        routes = create_agent_card_routes(_card(interface))
+        port = free_port()
+        async with _serving(routes, port, certificates.server):
+            ended = await run(
+                "call", f"--server=https://localhost:{port}", "-", "Hi", "--token=secret-of-ada"
+            )
+    assert (ended.status, told in ended.err) == (1, True), ended.err
+    assert all(first.startswith(_GREETING_OF_TLS) for first in heard)
+    assert bool(heard) == (scheme == ""), "gRPC's own address says nothing of TLS"
+
+
+_GREETING_OF_TLS = b"\x16\x03"
+
+
 # --- a server that is not Hector
 
 
@@ -137,28 +197,26 @@ class _Echo(AgentExecutor):
         raise NotImplementedError
 
 
-@asynccontextmanager
-async def _echo_server() -> AsyncIterator[str]:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    card = AgentCard(
+def _card(interface: AgentInterface) -> AgentCard:
+    return AgentCard(
         name="Echo",
         description="says it again",
         version="1",
         capabilities=AgentCapabilities(streaming=True),
-        supported_interfaces=[AgentInterface(url=url, protocol_binding="JSONRPC", protocol_version="1.0")],
+        supported_interfaces=[interface],
         default_input_modes=["text/plain"],
         default_output_modes=["text/plain"],
     )
+
+
+@asynccontextmanager
+async def _echo_server() -> AsyncIterator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    card = _card(AgentInterface(url=url, protocol_binding="JSONRPC", protocol_version="1.0"))
     handler = DefaultRequestHandler(_Echo(), InMemoryTaskStore(), card)
-    app = Starlette(routes=[*create_agent_card_routes(card), *create_jsonrpc_routes(handler, "/")])
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, lifespan="off"))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - nobody is told
-        await asyncio.sleep(0.01)
-    yield url
-    server.should_exit = True
-    await serving
+    async with _serving([*create_agent_card_routes(card), *create_jsonrpc_routes(handler, "/")], port):
+        yield url
 
 
 async def test_any_server_that_speaks_a2a_is_talked_to(run: Run) -> None:

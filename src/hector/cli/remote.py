@@ -5,8 +5,9 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import grpc
 import httpx
@@ -157,7 +158,7 @@ async def connected(address: Address) -> AsyncGenerator[RemoteAgent, None]:
         _check_hosts(card, address)
         config = ClientConfig(
             httpx_client=http,
-            grpc_channel_factory=_channel,
+            grpc_channel_factory=partial(_channel, urlsplit(base).scheme),
             supported_protocol_bindings=_BINDINGS,
         )
         try:
@@ -183,18 +184,28 @@ async def _card(http: httpx.AsyncClient, url: str, address: Address) -> AgentCar
 
 def _check_hosts(card: AgentCard, address: Address) -> None:
     """A token is for the server that the user named, wherever its card says that calls go."""
-    named = urlsplit(address.server).hostname
+    named = urlsplit(address.server)
     for interface in card.supported_interfaces:
-        host = urlsplit(interface.url if "//" in interface.url else f"//{interface.url}").hostname
-        if address.token and host != named:
+        place = _place(interface.url, named.scheme)
+        if address.token and place.hostname != named.hostname:
             raise RemoteError(
-                f"the card of {address.server} sends calls to {host}, which is not given the token;"
+                f"the card of {address.server} sends calls to {place.hostname}, which is not given the token;"
                 f" name that server with --server if it is the one"
+            )
+        if address.token and named.scheme == "https" and place.scheme != "https":
+            raise RemoteError(
+                f"the card of {address.server} sends calls to {interface.url}, which is not given the token"
+                " without TLS; it is the server's to name its https:// URL (Hector: server.base_url)"
             )
 
 
-def _channel(url: str) -> grpc.aio.Channel:
-    parts = urlsplit(url if "//" in url else f"//{url}")
+def _place(url: str, scheme: str) -> SplitResult:
+    """An address of gRPC's own has no scheme; it is reached as the card was."""
+    return urlsplit(url if "//" in url else f"{scheme}://{url}")
+
+
+def _channel(scheme: str, url: str) -> grpc.aio.Channel:
+    parts = _place(url, scheme)
     if parts.scheme == "https":
         return grpc.aio.secure_channel(parts.netloc, grpc.ssl_channel_credentials())
     return grpc.aio.insecure_channel(parts.netloc)
