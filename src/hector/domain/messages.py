@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -191,12 +192,19 @@ def _part_size(part: Part) -> int:
             assert_never(part)
 
 
+_LARGEST = int(sys.float_info.max)
+
+
 def _check_json(value: JsonValue, field: str) -> None:
     match value:
         case str():
             check_storable(value, field)
         case float() if not math.isfinite(value):
             raise InvalidError(field, f"holds {value}, which is no JSON number")
+        case int() if abs(value) > _LARGEST:
+            raise InvalidError(
+                field, "holds a number beyond 1.8e308, the largest that most readers of JSON know"
+            )
         case list():
             for item in value:
                 _check_json(item, field)

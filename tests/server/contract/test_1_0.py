@@ -19,8 +19,11 @@ no server's.
 """
 
 import asyncio
+import contextlib
 import itertools
+import json
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +37,7 @@ from hector.domain.profiles import Extension, Profile, Skill
 from tests.fakes.webhook import Receiver
 from tests.server.contract.conftest import Serve
 from tests.server.contract.serving import Served
-from tests.server.contract.spoken import TRANSPORTS, Json, Transport, refusal, speak, told
+from tests.server.contract.spoken import TRANSPORTS, Json, Refusal, Transport, refusal, speak, told
 from tests.server.contract.words_1_0 import REST, SERVICE, Words10, required
 from tests.server.site import ALICE, BOB, tokens
 
@@ -578,6 +581,47 @@ async def test_5_1_the_transports_do_the_same(served: Served) -> None:
     """The same conversation over each, and each finds what another has done."""
     talks = [await _talk(served, transport) for transport in TRANSPORTS]
     assert talks[0] == talks[1] == talks[2]
+
+
+@pytest.mark.parametrize("opening", ['{"x":', "["])
+async def test_5_1_what_one_transport_takes_at_its_deepest_is_told_by_each(
+    served: Served, opening: str
+) -> None:
+    """Protobuf's readers go less deep than those of JSON."""
+    task, deep = await _deepest(served, opening)
+    told = [await _history(served, transport, task) for transport in TRANSPORTS]
+    assert told[0] == told[1] == told[2]
+    assert told[0][0]["parts"][0]["data"] == deep
+
+
+async def _deepest(served: Served, opening: str) -> tuple[Json, Any]:
+    """That is taken."""
+    rest = speak(served, WORDS, "HTTP+JSON")
+    for levels in range(50, 20, -1):
+        deep = json.loads(opening * levels + "1" + {"[": "]"}.get(opening, "}") * levels)
+        with contextlib.suppress(Refusal):
+            return await ask(rest, "say taken", parts=[{"data": deep}], metadata={"x": deep}), deep
+    raise AssertionError("less than anybody would expect")
+
+
+async def _history(served: Served, transport: str, task: Json) -> Any:
+    a2a = speak(served, WORDS, transport)
+    found = await a2a("GetTask", {"id": task["id"], "historyLength": 5})
+    if transport == "GRPC":  # where a list's tasks stand one deeper
+        listed = await a2a("ListTasks", {"contextId": task["contextId"], "historyLength": 5})
+        assert [each["history"] for each in listed["tasks"]] == [found["history"]]
+    return found["history"]
+
+
+async def test_5_1_a_number_that_only_one_transport_can_tell_is_not_taken(served: Served) -> None:
+    rest = speak(served, WORDS, "HTTP+JSON")
+    largest = sys.float_info.max
+    task = await ask(rest, "say taken", parts=[{"data": largest}])
+    told = [await _history(served, transport, task) for transport in TRANSPORTS]
+    assert [history[0]["parts"][0]["data"] for history in told] == [largest] * 3
+    for number in (10**400, -(10**400)):
+        with pytest.raises(Refusal, match="number"):
+            await ask(rest, "say taken", parts=[{"data": {"n": [number]}}])
 
 
 async def _talk(served: Served, transport: str) -> list[Any]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from hector.domain.errors import InvalidError
 from hector.domain.messages import JsonValue, Metadata
 
-_DEEPEST = 100
-"""Levels in data and metadata: what protobuf's JSON readers take."""
+_DEEPEST = 30
+"""Levels in data and metadata. Protobuf's readers go 100 deep, and each object takes three in its words."""
 _SNAKE = {
     "acceptedOutputModes": "accepted_output_modes",
     "configId": "config_id",
