@@ -323,6 +323,16 @@ async def test_who_has_the_card_is_not_sent_it_again(site: Site) -> None:
     assert (await get(site, if_none_match='"x"', if_modified_since=later)).status_code == 200
 
 
+@pytest.mark.parametrize("path", [CARD, "/openapi.json"])
+async def test_who_speaks_a_version_that_is_not_spoken_here_learns_which_are(site: Site, path: str) -> None:
+    known = await site.http.get(path)
+    for headers in ({"a2a-version": "1.1"}, {"a2a-version": "no version"}):
+        asked = await site.http.get(path, headers=headers)
+        assert (asked.status_code, asked.json()) == (200, known.json())
+    missing = await site.http.get(CARD.replace("/a/", "/none/"), headers={"a2a-version": "1.1"})
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, 404)
+
+
 def test_the_configuration_tells_all_that_a_card_says() -> None:
     section = loads(CONFIGURED).agents["a"]
     assert _profile(section) == FULL

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from urllib.parse import unquote_to_bytes
 
 from starlette.convertors import Convertor, register_url_convertor
@@ -32,7 +33,7 @@ from hector.server.http.readiness import StoreCheck
 from hector.server.http.responses import error_response, json_response
 from hector.server.http.rest import Rest
 from hector.server.listening import address_of
-from hector.server.statuses import MethodError, NoSuchPathError, status_of
+from hector.server.statuses import MethodError, NoSuchPathError, VersionNotSupportedError, status_of
 
 logger = logging.getLogger(__name__)
 
@@ -167,10 +168,13 @@ class HectorApp:
         self._origins.check(exchange.headers.get(b"host"), exchange.headers.get(b"origin"))
         if path not in _PROBES:
             self._entrance.check_stopping()
-            if not _PUBLIC_PATH.fullmatch(path):  # which tells how to sign in
+            # What is public tells how to sign in, and which versions are spoken.
+            public = bool(_PUBLIC_PATH.fullmatch(path))
+            if not public:
                 exchange.caller = self._entrance.caller(exchange.headers.get(b"authorization"))
             if not exchange.rpc:  # which tells the id of the call with each fault
-                exchange.read_version()
+                with suppress(VersionNotSupportedError) if public else nullcontext():
+                    exchange.read_version()
             if not self._entrance.is_open:
                 await self._entrance.operations()
         routed = {**scope, "path": path, "root_path": "", "app": self, "hector.exchange": exchange}

@@ -264,7 +264,7 @@ A2A: Mapping[tuple[str, str], Operation] = {
         "Agents",
         "An agent's card, in the words of both versions",
         _kept("the card", "v1.AgentCard"),
-        headers=("A2A-Version", *_ASKING),
+        headers=_ASKING,
         public=True,
     ),
     ("GET", "/extendedAgentCard"): Operation(
@@ -335,7 +335,7 @@ OWN: Mapping[tuple[str, str], Operation] = {
         "Server",
         "This document",
         _kept("an OpenAPI 3.1 document", "Any"),
-        headers=("A2A-Version", *_ASKING),
+        headers=_ASKING,
         public=True,
     ),
 }
