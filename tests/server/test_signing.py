@@ -168,3 +168,14 @@ async def test_what_cannot_be_signed_is_not_served_unsigned(start: StartSite, tm
     path.write_bytes(b"no key")
     with pytest.raises(ConfigError):
         await start(card_key=path)
+
+
+async def test_a_card_is_the_same_whoever_signs_it(algorithm: str, start: StartSite, tmp_path: Path) -> None:
+    """Each process signs for itself, and clients ask any of them whether the card has changed."""
+    path = tmp_path / "key.pem"
+    path.write_bytes(pem(KEYS[algorithm]))
+    one, other = [await start(card_key=path) for _ in range(2)]
+    first = await one.http.get(CARD)
+    again = await other.http.get(CARD, headers={"if-none-match": first.headers["etag"]})
+    assert again.status_code == 304
+    assert (await other.http.get(CARD)).content == first.content

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hector.config import ServerSection
 from hector.domain.errors import ConfigError, Problem
 from hector.domain.messages import JsonValue
 from hector.server.a2a.wire import Json, filled
+
+if TYPE_CHECKING:
+    from jwt.api_jws import PyJWS
 
 _MODULES = ("cryptography", "jwt", "rfc8785")
 _WANTED = "wanted a private key in PEM without a password: P-256, Ed25519, or RSA of 2048 bits or more"
@@ -33,13 +36,37 @@ class CardSigner:
         import rfc8785  # noqa: PLC0415 - for who signs alone
         from jwt.api_jws import PyJWS  # noqa: PLC0415 - the same
 
+        signer = PyJWS()
+        if self.algorithm == "ES256":
+            _always_sign_alike(signer)
         header = filled({"typ": "JOSE", "kid": self.kid}, jku=self.jku)
         signatures: list[JsonValue] = []
         for payload in dict.fromkeys(map(rfc8785.dumps, forms)):
-            token = PyJWS().encode(payload, self.key, self.algorithm, header)
+            token = signer.encode(payload, self.key, self.algorithm, header)
             protected, _, signature = token.split(".")
             signatures.append({"protected": protected, "signature": signature})
         return signatures
+
+
+def _always_sign_alike(signer: "PyJWS") -> None:
+    """By RFC 6979: otherwise a card would be another one in each process, for who keeps it by its ETag."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - for who signs alone
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - the same
+    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - the same
+    from jwt.algorithms import ECAlgorithm  # noqa: PLC0415 - the same
+    from jwt.utils import der_to_raw_signature  # noqa: PLC0415 - the same
+
+    try:
+        way = ec.ECDSA(SHA256(), deterministic_signing=True)
+    except UnsupportedAlgorithm:  # an OpenSSL before 3.2
+        return
+
+    class Deterministic(ECAlgorithm):
+        def sign(self, msg: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
+            return der_to_raw_signature(key.sign(msg, way), key.curve)
+
+    signer.unregister_algorithm("ES256")
+    signer.register_algorithm("ES256", Deterministic(ECAlgorithm.SHA256))
 
 
 def open_signer(server: ServerSection) -> CardSigner | None:
