@@ -394,7 +394,7 @@ _metadata: st.SearchStrategy[Metadata | None] = st.none() | st.dictionaries(
 _names = st.none() | _texts.filter(bool)
 _parts = (
     st.builds(Text, _texts, _metadata)
-    | st.builds(Data, st.dictionaries(_texts, _values), st.none(), _metadata)
+    | st.builds(Data, _values, st.none(), _metadata)
     | st.builds(
         lambda kind, name, data, more: File(kind, name, data, None, more),
         _names,
@@ -420,6 +420,14 @@ def test_parts_survive_the_way_out_and_back(parts: list[Any], dialect: Dialect) 
     sent = {"role": "user", name: [wire.part_json(dialect, part) for part in parts]}
     body = parse_object(json.dumps({"message": sent}).encode())
     assert read_send(body, version=None).message.parts == tuple(parts)
+
+
+@pytest.mark.parametrize("mark", [1, "true", False, None])
+def test_data_of_0_3_is_what_it_is_where_no_mark_says_that_it_is_wrapped(mark: Any) -> None:
+    held: Any = {"kind": "data", "data": {"value": 1}, "metadata": {"data_part_compat": mark}}
+    assert read({"parts": [held]}).message.parts == (Data(held["data"], None, held["metadata"]),)
+    more: Any = {"kind": "data", "data": {"value": 1, "x": 2}, "metadata": {"data_part_compat": True}}
+    assert read({"parts": [more]}).message.parts == (Data(more["data"], None, more["metadata"]),)
 
 
 def test_the_sdk_reads_what_we_read() -> None:

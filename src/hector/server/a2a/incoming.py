@@ -13,6 +13,7 @@ from hector.domain.push import PushConfig
 from hector.server.a2a.dialect import Dialect, spoken
 from hector.server.a2a.fields import Fields, check_depth, shown
 from hector.server.a2a.push import read_config
+from hector.server.a2a.wire import WRAPPED
 
 _USER_ROLES = (1, "user", "ROLE_USER")
 _UNSAID_ROLES = (None, 0, "ROLE_UNSPECIFIED")
@@ -181,7 +182,7 @@ def _read_v03_json(part: Fields) -> UserPart:
         case "data":
             if part.object("data") is None:
                 raise InvalidError(part.path("data"), "is missing; wanted an object")
-            return Data(_read_data(part), None, metadata)
+            return _read_v03_data(part, metadata)
         case _:
             found = "nothing" if kind is None else repr(kind)
             raise InvalidError(part.path("kind"), f'wanted "text", "file" or "data", found {found}')
@@ -199,7 +200,7 @@ def _read_v03_proto(part: Fields) -> UserPart:
             assert holder, "it was found a moment ago"
             if holder.object("data") is None:
                 raise InvalidError(holder.path("data"), "is missing; wanted an object")
-            return Data(_read_data(holder), None, metadata)
+            return _read_v03_data(holder, metadata)
 
 
 _READERS = {Dialect.V1: _read_v1, Dialect.V03_JSON: _read_v03_json, Dialect.V03_PROTO: _read_v03_proto}
@@ -213,6 +214,15 @@ def _read_v03_file(part: Fields, names: tuple[str, str], metadata: Metadata | No
     if file.only(names) == names[0]:
         return File(media_type, name, _read_base64(file, names[0]), None, metadata)
     return File(media_type, name, None, file.text(names[1]), metadata)
+
+
+def _read_v03_data(holder: Fields, metadata: Metadata | None) -> Data:
+    """An object, or what stands in it where a mark says that it is wrapped, as a2a-sdk does and as we do."""
+    value = _read_data(holder)
+    if metadata and metadata.get(WRAPPED) is True and isinstance(value, dict) and list(value) == ["value"]:
+        others = {name: each for name, each in metadata.items() if name != WRAPPED}
+        return Data(value["value"], None, others or None)
+    return Data(value, None, metadata)
 
 
 def _read_data(part: Fields) -> JsonValue:

@@ -29,6 +29,9 @@ from hector.server.a2a.dialect import Dialect
 
 Json: TypeAlias = dict[str, JsonValue]
 
+WRAPPED = "data_part_compat"
+"""In a part's metadata, of A2A 0.3: its data is `{"value": ...}` around what is no object."""
+
 _PROTO_STATES = {state: f"TASK_STATE_{state.name}" for state in TurnState}
 _STATES: Mapping[Dialect, Mapping[TurnState, str]] = {
     Dialect.V1: _PROTO_STATES,
@@ -255,7 +258,7 @@ def _v03_data(part: Data) -> tuple[JsonValue, Json]:
     """In 0.3 data is an object; a2a-sdk wraps and marks other values in this way."""
     if isinstance(part.value, dict):
         return part.value, {}
-    return {"value": part.value}, {"metadata": {"data_part_compat": True}}
+    return {"value": part.value}, {"metadata": {WRAPPED: True}}
 
 
 def filled(made: Json, **optional: str | None) -> Json:
