@@ -18,8 +18,8 @@ from hector.server.a2a.dialect import Dialect
 from hector.server.a2a.fields import Fields, shown
 from hector.server.a2a.wire import Json
 
-LONGEST_HISTORY = 10_000
-"""Messages of a task's history that may be asked for."""
+LONGEST_HISTORY = 2**31 - 1
+"""Messages of a task's history that may be asked for: what A2A's integers hold, for some ask so for all."""
 LARGEST_PAGE = 100
 _USUAL_PAGE = 50
 _LONGEST_TOKEN = 512

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hector.domain.turns import TurnState
+from hector.server.a2a.listing import LONGEST_HISTORY
 
 JSON, A2A_JSON, EVENTS = "application/json", "application/a2a+json", "text/event-stream"
 
@@ -65,7 +66,7 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "historyLength": {
         "in": "query",
         "description": "how many of the task's newest messages are wanted",
-        "schema": _integer(0, 10_000),
+        "schema": _integer(0, LONGEST_HISTORY),
     },
     "contextId": {"in": "query", "description": "a session", "schema": {"type": "string"}},
     "status": {
