@@ -241,6 +241,8 @@ async def test_extensions_are_agreed_on(start: StartSite) -> None:
     code, rich = await refusal(site.new.SendMessage(said("say hi")))
     assert (code, about(rich).reason) == (grpc.StatusCode.FAILED_PRECONDITION, "EXTENSION_SUPPORT_REQUIRED")
     assert (await site.old.SendMessage(said_before("say hi"), metadata=AGENT)).task.id
+    before = site.old.SendMessage(said_before("say hi"), metadata=(*AGENT, ("x-a2a-extensions", "urn:may")))
+    assert dict(await before.initial_metadata()) == {"x-a2a-extensions": "urn:may"}, "0.3's name of it"
 
 
 async def test_errors_have_their_details(site: Site) -> None:

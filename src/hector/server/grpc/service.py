@@ -143,9 +143,10 @@ class _Door:
             metadata.get("idempotency-key"),
             self.entrance.url,
         )
-        extensions = (value for key, value in context.invocation_metadata() or () if key in _EXTENSIONS)
-        if agreed := asked.activate(method, requested(map(str, extensions))):
-            await context.send_initial_metadata(((HEADER, ", ".join(agreed)),))
+        extensions = [pair for pair in context.invocation_metadata() or () if pair[0] in _EXTENSIONS]
+        if agreed := asked.activate(method, requested(str(value) for _, value in extensions)):
+            names = dict.fromkeys(key for key, _ in extensions)
+            await context.send_initial_metadata([(name, ", ".join(agreed)) for name in names])
         return asked
 
     def _agent(
