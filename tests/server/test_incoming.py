@@ -273,6 +273,16 @@ def test_what_the_sdk_writes_is_understood() -> None:
             "from 0",
         ),
         (
+            {"message": {"parts": HELLO}, "configuration": {"acceptedOutputModes": "text/plain"}},
+            "configuration.acceptedOutputModes",
+            "wanted an array, found a string",
+        ),
+        (
+            {"message": {"parts": HELLO}, "configuration": {"accepted_output_modes": ["text/plain", 1]}},
+            "configuration.accepted_output_modes[1]",
+            "wanted a string, found a number",
+        ),
+        (
             {"message": {"parts": HELLO}, "configuration": {"historyLength": True}},
             "configuration.historyLength",
             "found a boolean",

@@ -88,6 +88,8 @@ def _read_configuration(fields: Fields, *, unsaid_is_false: bool) -> tuple[bool,
     wishes = fields.object("configuration")
     if wishes is None:
         return False, 0
+    # Looked at and no more: an agent says what it says, as its card tells.
+    wishes.texts("acceptedOutputModes")
     blocking = wishes.flag("blocking")
     leaves = blocking is False or (blocking is None and unsaid_is_false)
     return wishes.flag("returnImmediately") is True or leaves, wishes.count("historyLength") or 0
