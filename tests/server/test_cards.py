@@ -188,14 +188,21 @@ async def test_who_signs_in_is_told_more(start: StartSite) -> None:
 
 async def test_where_nobody_signs_in_there_is_no_extended_card(start: StartSite) -> None:
     site = await start(default_agent="a")
-    for path in (f"{RPC}/extendedAgentCard", f"{RPC}/v1/card", "/extendedAgentCard", "/v1/card"):
-        answer = await site.http.get(path, headers={"a2a-version": "1.0"})
-        error = answer.json()["error"]
-        assert (answer.status_code, error["status"]) == (400, "FAILED_PRECONDITION")
-        assert error["details"][0]["reason"] == "UNSUPPORTED_OPERATION"
+    reasons = {
+        "/extendedAgentCard": "UNSUPPORTED_OPERATION",
+        "/v1/card": "EXTENDED_AGENT_CARD_NOT_CONFIGURED",
+    }
+    for path, reason in reasons.items():
+        for base in (RPC, ""):
+            answer = await site.http.get(base + path, headers={"a2a-version": "1.0"})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["status"]) == (400, "FAILED_PRECONDITION")
+            assert error["details"][0]["reason"] == reason
     for url in (RPC, "/"):
-        for method in ("GetExtendedAgentCard", "agent/getAuthenticatedExtendedCard"):
-            assert (await rpc(site, method, url))["error"]["code"] == -32004
+        assert (await rpc(site, "GetExtendedAgentCard", url))["error"]["code"] == -32004
+        # 0.3 does not tell what is not declared from what is not there.
+        before = (await rpc(site, "agent/getAuthenticatedExtendedCard", url))["error"]
+        assert (before["code"], before["data"][0]["reason"]) == (-32007, "EXTENDED_AGENT_CARD_NOT_CONFIGURED")
     assert (await site.http.get("/v1/agents/none/extendedAgentCard")).status_code == 404
 
 

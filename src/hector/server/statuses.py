@@ -87,6 +87,10 @@ class NoExtendedCardError(CallerError):
         )
 
 
+class NoExtendedCardBeforeError(NoExtendedCardError):
+    """In the words of A2A 0.3."""
+
+
 class ParseError(InvalidError):
     """What came is not JSON."""
 
@@ -174,6 +178,9 @@ STATUSES: Mapping[type[HectorError], Status] = {
     ),
     NoExtendedCardError: Status(
         400, "no_extended_card", "FAILED_PRECONDITION", "UNSUPPORTED_OPERATION", rpc=-32004
+    ),
+    NoExtendedCardBeforeError: Status(
+        400, "no_extended_card", "FAILED_PRECONDITION", "EXTENDED_AGENT_CARD_NOT_CONFIGURED", rpc=-32007
     ),
     TaskEndedError: Status(400, "task_ended", "FAILED_PRECONDITION", "UNSUPPORTED_OPERATION", rpc=-32004),
     NotCancelableError: Status(

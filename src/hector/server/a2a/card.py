@@ -12,7 +12,7 @@ from hector.domain.profiles import Extension, Skill
 from hector.runtime.runtime import Runtime
 from hector.server.a2a.dialect import Dialect
 from hector.server.a2a.wire import Json, filled
-from hector.server.statuses import NoExtendedCardError
+from hector.server.statuses import NoExtendedCardBeforeError, NoExtendedCardError
 
 _KEPT = 256
 """Cards: where no `server.base_url` is set, each name for this server makes its own."""
@@ -70,7 +70,7 @@ class Cards:
         """With what only callers who signed in are told. Raises `NotFoundError`, `NoExtendedCardError`."""
         self._runtime.agent(agent)
         if not self._signs_in:
-            raise NoExtendedCardError
+            raise NoExtendedCardError if dialect is Dialect.V1 else NoExtendedCardBeforeError
         return self._made_for(agent, reached, dialect)
 
     def _made_for(self, agent: str, reached: str, dialect: Dialect | None) -> Json:
