@@ -213,6 +213,17 @@ async def test_3_1_6_who_subscribes_gets_the_task_and_then_its_events(a2a: Trans
     assert state_of(rest[-1]["statusUpdate"]) == "TASK_STATE_COMPLETED"
 
 
+async def test_3_1_6_who_did_not_wait_sees_the_reply_grow(a2a: Transport, served: Served) -> None:
+    gate = served.model.gate("grown")
+    task = await ask(a2a, "stream 2 ab\nwait grown", configuration={"returnImmediately": True})
+    await gate.reached.wait()
+    events = a2a.events("SubscribeToTask", {"id": task["id"]})
+    assert "task" in await anext(events)
+    assert text_of({"artifacts": [(await anext(events))["artifactUpdate"]["artifact"]]}) == "a"
+    gate.opened.set()
+    assert state_of((await told(events))[-1]["statusUpdate"]) == "TASK_STATE_COMPLETED"
+
+
 @pytest.mark.parametrize("state", ENDS)
 async def test_3_1_6_to_what_has_ended_nobody_subscribes(a2a: Transport, state: str) -> None:
     task = await a_task(a2a, state)

@@ -74,7 +74,8 @@ class Operations:
 
     async def send(self, agent: str, user_id: str, asked: SendRequest) -> Json:
         """The task at its end, or as it stands for who does not want to wait."""
-        handle = await self._submit(agent, user_id, asked, stream=False)
+        # Who does not wait may subscribe, and wants to see the reply grow.
+        handle = await self._submit(agent, user_id, asked, stream=asked.at_once)
         turn = await (self._as_it_stands(handle) if asked.at_once else handle.result())
         if asked.history:
             turn = await self._with_all_messages(turn)
