@@ -548,6 +548,15 @@ async def test_in_1_0_who_subscribes_to_a_paused_task_is_told_how_it_goes_on(
             assert not any("artifactUpdate" in event for event in told), "a question is no reply"
 
 
+async def test_who_asks_for_the_headers_of_a_stream_does_not_wait_for_its_end(site: Site) -> None:
+    gate = site.model.gate("g")
+    task = await site.ask("wait g", configuration={"blocking": False})
+    await gate.reached.wait()
+    head = await site.http.head(f"/v1/agents/a/tasks/{task['id']}:subscribe")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"].startswith("text/event-stream")
+
+
 async def test_nobody_subscribes_to_what_is_not_there(site: Site) -> None:
     assert (await site.http.get("/v1/agents/a/tasks/none:subscribe")).status_code == 404
 

@@ -96,6 +96,10 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if scope.get("method") == "HEAD":  # whose connection nobody could use again before the end
+            await self._events.aclose()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         writing = asyncio.create_task(self._write(send))
         leaving = asyncio.create_task(_left(receive))
         try:
