@@ -117,6 +117,28 @@ async def test_a_tenant_may_stand_in_the_parameters(two: Site) -> None:
     assert at_its_own.json()["result"]["task"]["id"] == task["id"]
 
 
+async def test_a_tenant_may_stand_in_a_body_that_says_nothing_else(two: Site) -> None:
+    at_once = {"returnImmediately": True}
+    waiting = new("wait g\nsay hi", configuration=at_once)
+    answer = await two.http.post("/agents/a/message:send", json=waiting, headers=V1)
+    url = f"/tasks/{answer.json()['task']['id']}"
+    of_the_default = await two.http.post(f"{url}:cancel", headers=V1)
+    assert of_the_default.status_code == 404
+    named = {"tenant": "a"}
+    async with two.http.stream("POST", f"{url}:subscribe", json={"tenant": "b"}, headers=V1) as missing:
+        assert missing.status_code == 404
+    config = await two.http.post(
+        f"{url}/pushNotificationConfigs", json={"id": "p", "url": "https://example.org/"} | named, headers=V1
+    )
+    assert config.status_code != 404, "of the default agent there is no such task"
+    wrong = await two.http.post(f"{url}:cancel", content="no JSON", headers=V1)
+    assert wrong.status_code == 400
+    canceled = await two.http.post(f"{url}:cancel", json=named, headers=V1)
+    assert canceled.status_code == 200, canceled.text
+    ended = await two.http.post(f"{url}:subscribe", json=named, headers=V1)
+    assert ended.status_code == 400, "it has ended, but it is there"
+
+
 async def test_an_unknown_tenant_is_not_the_default_agent(two: Site) -> None:
     for answer in (
         await two.http.post("/c/message:send", json=new("say hi"), headers=V1),

@@ -33,10 +33,11 @@ class PushRest:
     async def create(self, request: Request) -> Response:
         """POST tasks/{task}/pushNotificationConfigs."""
         exchange = exchange_of(request)
-        agent = agent_of(self._operations, request, exchange)
-        self._operations.push.check_served(agent)  # before a body is read in vain
+        if "agent" in request.path_params:
+            self._operations.push.check_served(request.path_params["agent"])  # before a body is read in vain
         check_media_type(exchange.headers.get(b"content-type"))
         fields = Fields(parse_object(await read_body(request, self._body_limit)), "")
+        agent = agent_of(self._operations, request, exchange, tenant=fields.text("tenant"))
         # By the shape of the body, as for messages, where the caller names no version.
         dialect = exchange.version or (Dialect.V03_PROTO if is_around(fields) else Dialect.V1)
         return exchange.answer(

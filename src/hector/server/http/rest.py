@@ -39,9 +39,10 @@ class Rest:
     async def subscribe(self, request: Request) -> Response:
         """GET or POST tasks/{task}:subscribe."""
         exchange = exchange_of(request)
+        tenant = await self._tenant(request)
         return _streamed(
             await self._operations.subscribe(
-                agent_of(self._operations, request, exchange),
+                agent_of(self._operations, request, exchange, tenant=tenant),
                 exchange.caller.user_id,
                 request.path_params["task"],
                 _dialect(exchange),
@@ -81,14 +82,22 @@ class Rest:
     async def cancel(self, request: Request) -> Response:
         """POST tasks/{task}:cancel."""
         exchange = exchange_of(request)
+        tenant = await self._tenant(request)
         return exchange.answer(
             await self._operations.cancel(
-                agent_of(self._operations, request, exchange),
+                agent_of(self._operations, request, exchange, tenant=tenant),
                 exchange.caller.user_id,
                 request.path_params["task"],
                 _dialect(exchange),
             )
         )
+
+    async def _tenant(self, request: Request) -> str | None:
+        """In a body that holds nothing else that counts, and that most leave out."""
+        if "agent" in request.path_params or request.method != "POST":
+            return None
+        body = await read_body(request, self._body_limit)
+        return Fields(parse_object(body), "").text("tenant") if body else None
 
     async def _read(self, request: Request, exchange: Exchange) -> tuple[str, SendRequest]:
         """The agent, and what it is sent."""
