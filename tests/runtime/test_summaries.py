@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from hector.domain.errors import ModelUnavailableError
+from hector.domain.errors import GaveWayError, ModelUnavailableError
 from hector.domain.events import Summarizing, TurnEnded, TurnStarted
 from hector.domain.memory import Tail, TailLimit
 from hector.domain.messages import ToolMessage, UserMessage
@@ -58,7 +58,7 @@ async def test_a_session_that_grows_is_summarised_behind_the_reply(start: StartN
     assert len(node.notes.requests) == 0, "it has not grown so far"
     await talk(node, THREE[2])
     await node.summarized()
-    assert len(node.notes.requests) == 1
+    assert [request.yields for request in node.notes.requests] == [True]
     await node.ask("say ok")
     summary, *rest = node.sent()
     assert summary.startswith(SUMMARY_HEAD)
@@ -164,6 +164,31 @@ async def summary_text(node: Node) -> str:
     summary = (await tail(node)).summary
     assert summary
     return summary.text
+
+
+async def test_a_summary_that_gave_way_is_made_after_the_next_turn(
+    start: StartNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    def busy(request: ModelRequest) -> Sequence[Line]:
+        return [Fail(GaveWayError("others wait"))] if request.yields and others else notes(request)
+
+    others = True
+    node = await start(budget=BUDGET, notes=busy)
+    with caplog.at_level(logging.INFO, "hector"):
+        await talk(node, *THREE)
+        await node.summarized()
+        assert "not summarised" not in caplog.text
+    others = False
+    await node.ask("say ok")
+    await node.summarized()
+    assert "ALPHA-1" in await summary_text(node)
+
+
+async def test_a_summary_that_a_turn_waits_for_gives_way_to_none(start: StartNode) -> None:
+    node = await start(budget=BUDGET, summarizes=False)
+    await talk(node, *FOUR)
+    await node.ask("say ok")
+    assert {request.yields for request in node.notes.requests} == {False}
 
 
 async def test_the_rest_after_failures_grows_to_its_longest(start: StartNode) -> None:

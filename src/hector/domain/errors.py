@@ -189,6 +189,12 @@ class ModelUnavailableError(ModelError):
     reason = "model_unavailable"
 
 
+class GaveWayError(ModelError):
+    """A request that may wait was broken off for one that may not; nothing is wrong with the model."""
+
+    retryable = True
+
+
 class ToolError(HectorError):
     """A tool raises it to tell the model what went wrong; its text is the tool's result."""
 

@@ -20,6 +20,9 @@ class ModelRequest:
     """False where nobody listens: the model may then answer in one piece, which is cheaper."""
     message_id: str | None = None
     """The client's, of the user's newest message; no provider is told."""
+    yields: bool = False
+    """Nobody waits for the answer: a model that can answer one request alone may break it off for another,
+    with `GaveWayError`."""
     output_schema: Mapping[str, JsonValue] | None = None
     """The JSON Schema of the object that is wanted for an answer. A model that cannot be held to it answers
     as it likes, or refuses."""

@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from hector.domain.errors import ModelUnavailableError, ModelUnreachableError
+from hector.domain.errors import GaveWayError, ModelUnavailableError, ModelUnreachableError
 from hector.domain.models import ModelEvent, ModelRequest
 from hector.llm.embedded_process import ModelProcess
 from hector.llm.resolve import ModelChoice
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class EmbeddedModel:
-    """Answers one request at a time, in the order in which they came.
+    """Answers one request at a time, in the order in which they came; those that yield give way to others.
 
     Its process starts at the first request or `warm_up`, and again at the next request after it died. It is
     offered no tools: told of any, so small a model answers worse and still calls none.
@@ -54,6 +54,9 @@ class EmbeddedModel:
         self._context, self._max_answer = context, max_answer
         self._temperature, self._threads = temperature, threads
         self._turnstile = asyncio.Semaphore()
+        self._urgent = 0
+        """Requests under way that do not yield."""
+        self._yielding: asyncio.Task[list[ModelEvent]] | None = None
         self._starting = asyncio.Lock()
         self._process: ModelProcess | None = None
         self._closed = False
@@ -71,6 +74,41 @@ class EmbeddedModel:
         if request.tools and not self._warned:
             self._warned = True
             _log.warning("the embedded model is too small for tools and is offered none")
+        if request.yields:
+            for event in await self._answered_unless_others_come(request):
+                yield event
+            return
+        self._urgent += 1
+        try:
+            if self._yielding:
+                self._yielding.cancel()
+            async with aclosing(self._answered(request)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._urgent -= 1
+
+    async def _answered_unless_others_come(self, request: ModelRequest) -> list[ModelEvent]:
+        async def collected() -> list[ModelEvent]:
+            async with aclosing(self._answered(request)) as events:
+                return [event async for event in events]
+
+        while self._yielding:
+            await asyncio.wait((self._yielding,))
+        if self._urgent:
+            raise GaveWayError("others wait for the embedded model")
+        answering = self._yielding = asyncio.create_task(collected())
+        try:
+            await asyncio.wait((answering,))
+        finally:
+            # Who asked may leave, too.
+            answering.cancel()
+            self._yielding = None
+        if answering.cancelled():
+            raise GaveWayError("another came for the embedded model")
+        return answering.result()
+
+    async def _answered(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         async with self._turnstile:
             process = await self._running()
             try:

@@ -77,17 +77,17 @@ class ModelSummarizer:
             most = min(most, window // 2 - 2 * self.compaction.summary_limit)
         self._at_once = max(_LEAST, most)
 
-    async def summarize(self, store: SummaryStore, key: SessionKey) -> int:
+    async def summarize(self, store: SummaryStore, key: SessionKey, *, yields: bool) -> int:
         while True:
             try:
-                return await self._summarized(store, key)
+                return await self._summarized(store, key, yields=yields)
             except ContextTooLongError:
                 if self._at_once <= _LEAST:
                     raise
                 # Most providers do not tell how much their models take.
                 self._at_once = max(_LEAST, self._at_once // 2)
 
-    async def _summarized(self, store: SummaryStore, key: SessionKey) -> int:
+    async def _summarized(self, store: SummaryStore, key: SessionKey, *, yields: bool) -> int:
         compaction, most = self.compaction, self.limit.messages
         backlog = TailLimit(most * BACKLOG, compaction.budget * BACKLOG)
         snapshot = await store.snapshot(key, backlog)
@@ -100,7 +100,7 @@ class ModelSummarizer:
         latest = snapshot.tail.summary
         text, covered = latest.text if latest else "", 0
         for chunk in chunks(messages, through_seq, self.counter, tokens=self._at_once):
-            text = await self._rewritten(text, chunk)
+            text = await self._rewritten(text, chunk, yields=yields)
             if chunk.through_seq is None:
                 continue
             made = Summary(chunk.through_seq, text, MESSAGE_TOKENS + self.counter.count(SUMMARY_HEAD + text))
@@ -111,31 +111,31 @@ class ModelSummarizer:
             covered = sum((stored.seq or 0) <= chunk.through_seq for stored in messages)
         return covered
 
-    async def _rewritten(self, notes: str, chunk: Chunk) -> str:
+    async def _rewritten(self, notes: str, chunk: Chunk, *, yields: bool) -> str:
         if not chunk.text:  # nothing of it is sent
             return notes
         limit = self.compaction.summary_limit
         told = f"Notes so far:\n===\n{notes or '(none)'}\n===\n\nSaid since:\n===\n{chunk.text}\n==="
-        text = await self._written(told, limit)
+        text = await self._written(told, limit, yields=yields)
         if self.counter.count(text) > limit:
-            text = await self._written(
-                f"Notes, too long:\n===\n{text}\n===\n\nWrite them shorter.", limit // 2
-            )
+            told = f"Notes, too long:\n===\n{text}\n===\n\nWrite them shorter."
+            text = await self._written(told, limit // 2, yields=yields)
         return text if self.counter.count(text) <= limit else self.counter.cut(text, limit)
 
-    async def _written(self, told: str, limit: int) -> str:
+    async def _written(self, told: str, limit: int, *, yields: bool) -> str:
         instructions = _INSTRUCTIONS.format(words=max(20, limit * 6 // 10))
         messages = [UserMessage((Text(told),))]
         refusal: ModelRequestError | None = None
         if not self._plain:
-            held = ModelRequest(instructions, messages, stream=False, output_schema=_SCHEMA)
+            held = ModelRequest(instructions, messages, stream=False, yields=yields, output_schema=_SCHEMA)
             try:
                 return _in_words(await self._answer(held))
             except ContextTooLongError:
                 raise
             except ModelRequestError as error:
                 refusal = error
-        answer = await self._answer(ModelRequest(instructions + _LISTS, messages, stream=False))
+        plain = ModelRequest(instructions + _LISTS, messages, stream=False, yields=yields)
+        answer = await self._answer(plain)
         if refusal:
             logger.info(
                 "model %r takes no schema; its summaries are plain text: %s", self.model.name, refusal

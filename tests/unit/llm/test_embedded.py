@@ -9,11 +9,12 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hector.domain.errors import ContextTooLongError, ModelUnavailableError
+from hector.domain.errors import ContextTooLongError, GaveWayError, ModelUnavailableError
 from hector.domain.events import TextDelta
 from hector.domain.messages import Text, UserMessage
 from hector.domain.models import ModelEvent, ModelReply, ModelRequest
@@ -99,6 +100,39 @@ async def test_in_one_piece_it_says_the_same(model: EmbeddedModel) -> None:
     whole = ModelRequest("", HELLO.messages, stream=False)
     [only] = [event async for event in model.respond(whole)]
     assert only == await reply(model)
+
+
+YIELDING = replace(HELLO, stream=False, yields=True)
+
+
+async def begun(model: EmbeddedModel) -> None:
+    while not model._turnstile.locked():  # noqa: ASYNC110 - there is no event for that
+        await asyncio.sleep(0)
+
+
+async def test_a_request_that_yields_gives_way_to_one_that_does_not(endless: EmbeddedModel) -> None:
+    yielding = asyncio.create_task(reply(endless, YIELDING))
+    await begun(endless)
+    async with aclosing(endless.respond(HELLO)) as events:
+        await first_delta(events)
+        with pytest.raises(GaveWayError):
+            await yielding
+        with pytest.raises(GaveWayError):
+            await reply(endless, YIELDING)
+
+
+async def test_requests_that_yield_are_answered_one_after_the_other(model: EmbeddedModel) -> None:
+    first, second = await asyncio.gather(reply(model, YIELDING), reply(model, YIELDING))
+    assert first == second == await reply(model, replace(HELLO, stream=False))
+
+
+async def test_who_leaves_a_request_that_yields_stops_it(endless: EmbeddedModel) -> None:
+    leaver = asyncio.create_task(reply(endless, YIELDING))
+    await begun(endless)
+    leaver.cancel()
+    await asyncio.wait([leaver])
+    async with aclosing(endless.respond(HELLO)) as events:
+        await first_delta(events)
 
 
 async def test_nothing_runs_before_the_first_request(model: EmbeddedModel, sockets: Path) -> None:
