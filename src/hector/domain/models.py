@@ -23,6 +23,9 @@ class ModelRequest:
     yields: bool = False
     """Nobody waits for the answer: a model that can answer one request alone may break it off for another,
     with `GaveWayError`."""
+    longest: int | None = None
+    """Tokens after which the answer may be stopped: of models that do not always find its end. Others, some
+    of which would count their thinking, are not told."""
     output_schema: Mapping[str, JsonValue] | None = None
     """The JSON Schema of the object that is wanted for an answer. A model that cannot be held to it answers
     as it likes, or refuses."""

@@ -40,10 +40,9 @@ class SummaryStore(Protocol):
 class Summarizer(Protocol):
     """Makes summaries of sessions; it may take long, and costs a call of a model or several."""
 
-    async def summarize(self, store: SummaryStore, key: SessionKey, *, yields: bool) -> int:
+    async def summarize(self, store: SummaryStore, key: SessionKey) -> int:
         """How many messages are covered that were not; 0 if there was nothing to do.
 
-        What was done before it was broken off stays. `yields`: nobody waits for it. Raises `ModelError`,
-        `StorageError`.
+        What was done before it was broken off stays. Raises `ModelError`, `StorageError`.
         """
         ...

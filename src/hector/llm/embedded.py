@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from hector.domain.errors import GaveWayError, ModelUnavailableError, ModelUnreachableError
+from hector.domain.errors import GaveWayError, ModelRequestError, ModelUnavailableError, ModelUnreachableError
 from hector.domain.models import ModelEvent, ModelRequest
 from hector.llm.embedded_process import ModelProcess
 from hector.llm.resolve import ModelChoice
@@ -74,6 +74,9 @@ class EmbeddedModel:
         if request.tools and not self._warned:
             self._warned = True
             _log.warning("the embedded model is too small for tools and is offered none")
+        if request.output_schema is not None:
+            # Held to one, so small a model repeats itself until it is stopped.
+            raise ModelRequestError("the embedded model answers in plain text")
         if request.yields:
             for event in await self._answered_unless_others_come(request):
                 yield event

@@ -152,4 +152,6 @@ def _client(name: str, settings: Settings) -> ProviderModel:
         )
 
     # One more attempt is for a lost connection; what it does not help needs another process.
-    return ProviderModel(connect, name=name, context_window=settings["context"], retry_pauses=(0.1,))
+    return ProviderModel(
+        connect, name=name, context_window=settings["context"], retry_pauses=(0.1,), stops_answers=True
+    )

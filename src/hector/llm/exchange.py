@@ -7,6 +7,7 @@ from contextlib import aclosing
 from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models import Model
+from pydantic_ai.settings import ModelSettings
 
 from hector.domain.errors import ModelError, ModelRequestError, ModelUnreachableError
 from hector.domain.models import ModelEvent, ModelReply, ModelRequest
@@ -40,9 +41,14 @@ async def _ask(
     with translated(name, base_url_from):
         messages = messages_for(request.messages, model)
         parameters = parameters_for(request, model)
+        settings = ModelSettings(max_tokens=request.longest) if request.longest else None
         if request.stream:
             async with model_request_stream(
-                model, messages, model_request_parameters=parameters, instrument=False
+                model,
+                messages,
+                model_settings=settings,
+                model_request_parameters=parameters,
+                instrument=False,
             ) as stream:
                 async for event in stream:
                     delta = delta_of(event)
@@ -51,7 +57,11 @@ async def _ask(
             response = stream.get()
         else:
             response = await model_request(
-                model, messages, model_request_parameters=parameters, instrument=False
+                model,
+                messages,
+                model_settings=settings,
+                model_request_parameters=parameters,
+                instrument=False,
             )
         reply = _checked_reply(response, name)
     yield reply

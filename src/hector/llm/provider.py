@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from hector.domain.errors import ModelError, ModelUnavailableError
 from hector.domain.models import ModelEvent, ModelRequest
@@ -29,12 +30,15 @@ class ProviderModel:
         base_url_from: str = "",
         context_window: int | None = None,
         retry_pauses: Sequence[float] = RETRY_PAUSES,
+        stops_answers: bool = False,
     ) -> None:
+        """`stops_answers` where a request says how long they may be."""
         self._connect = connect
         self._name = name
         self._base_url_from = base_url_from
         self._context_window = context_window
         self._retry_pauses = tuple(retry_pauses)
+        self._stops_answers = stops_answers
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
 
@@ -53,7 +57,7 @@ class ProviderModel:
 
         answer = exchange(
             connection.model,
-            request,
+            request if self._stops_answers else replace(request, longest=None),
             name=self._name,
             base_url_from=self._base_url_from,
             retry_pauses=self._retry_pauses,

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hector.domain.errors import ContextTooLongError, ModelError, ModelRequestError
 from hector.domain.ids import SessionKey
@@ -77,17 +77,17 @@ class ModelSummarizer:
             most = min(most, window // 2 - 2 * self.compaction.summary_limit)
         self._at_once = max(_LEAST, most)
 
-    async def summarize(self, store: SummaryStore, key: SessionKey, *, yields: bool) -> int:
+    async def summarize(self, store: SummaryStore, key: SessionKey) -> int:
         while True:
             try:
-                return await self._summarized(store, key, yields=yields)
+                return await self._summarized(store, key)
             except ContextTooLongError:
                 if self._at_once <= _LEAST:
                     raise
                 # Most providers do not tell how much their models take.
                 self._at_once = max(_LEAST, self._at_once // 2)
 
-    async def _summarized(self, store: SummaryStore, key: SessionKey, *, yields: bool) -> int:
+    async def _summarized(self, store: SummaryStore, key: SessionKey) -> int:
         compaction, most = self.compaction, self.limit.messages
         backlog = TailLimit(most * BACKLOG, compaction.budget * BACKLOG)
         snapshot = await store.snapshot(key, backlog)
@@ -100,7 +100,7 @@ class ModelSummarizer:
         latest = snapshot.tail.summary
         text, covered = latest.text if latest else "", 0
         for chunk in chunks(messages, through_seq, self.counter, tokens=self._at_once):
-            text = await self._rewritten(text, chunk, yields=yields)
+            text = await self._rewritten(text, chunk)
             if chunk.through_seq is None:
                 continue
             made = Summary(chunk.through_seq, text, MESSAGE_TOKENS + self.counter.count(SUMMARY_HEAD + text))
@@ -111,31 +111,32 @@ class ModelSummarizer:
             covered = sum((stored.seq or 0) <= chunk.through_seq for stored in messages)
         return covered
 
-    async def _rewritten(self, notes: str, chunk: Chunk, *, yields: bool) -> str:
+    async def _rewritten(self, notes: str, chunk: Chunk) -> str:
         if not chunk.text:  # nothing of it is sent
             return notes
         limit = self.compaction.summary_limit
         told = f"Notes so far:\n===\n{notes or '(none)'}\n===\n\nSaid since:\n===\n{chunk.text}\n==="
-        text = await self._written(told, limit, yields=yields)
+        text = await self._written(told, limit)
         if self.counter.count(text) > limit:
             told = f"Notes, too long:\n===\n{text}\n===\n\nWrite them shorter."
-            text = await self._written(told, limit // 2, yields=yields)
+            text = await self._written(told, limit // 2)
         return text if self.counter.count(text) <= limit else self.counter.cut(text, limit)
 
-    async def _written(self, told: str, limit: int, *, yields: bool) -> str:
+    async def _written(self, told: str, limit: int) -> str:
         instructions = _INSTRUCTIONS.format(words=max(20, limit * 6 // 10))
         messages = [UserMessage((Text(told),))]
+        # Who waits for it waits for its turn first, and goes on without it if need be.
+        plain = ModelRequest(instructions, messages, stream=False, yields=True, longest=limit * 3 // 2)
         refusal: ModelRequestError | None = None
         if not self._plain:
-            held = ModelRequest(instructions, messages, stream=False, yields=yields, output_schema=_SCHEMA)
+            held = replace(plain, output_schema=_SCHEMA)
             try:
                 return _in_words(await self._answer(held))
             except ContextTooLongError:
                 raise
             except ModelRequestError as error:
                 refusal = error
-        plain = ModelRequest(instructions + _LISTS, messages, stream=False, yields=yields)
-        answer = await self._answer(plain)
+        answer = await self._answer(replace(plain, instructions=instructions + _LISTS))
         if refusal:
             logger.info(
                 "model %r takes no schema; its summaries are plain text: %s", self.model.name, refusal

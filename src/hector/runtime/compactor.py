@@ -40,11 +40,11 @@ class Compactor:
         """`tokens`: those of the latest summary and of all messages after it, or no fewer than the budget."""
         compaction = agent.memory.compaction
         if self._background and compaction and tokens > compaction.due_above and self._may_start(agent):
-            _ = self._job(agent, key, yields=True)
+            _ = self._job(agent, key)
 
     def make_room(self, agent: Agent, key: SessionKey) -> Awaitable[None] | None:
         """A summary now, as far as it is to be had soon; None where none is."""
-        return self._waited(self._job(agent, key, yields=False)) if self._may_start(agent) else None
+        return self._waited(self._job(agent, key)) if self._may_start(agent) else None
 
     def stop(self) -> None:
         """What is under way is broken off: whoever runs the next turn of the session does it again."""
@@ -58,21 +58,21 @@ class Compactor:
             agent.summarizer is not None and not self._stopped and asyncio.get_running_loop().time() >= until
         )
 
-    def _job(self, agent: Agent, key: SessionKey, *, yields: bool) -> asyncio.Task[None]:
+    def _job(self, agent: Agent, key: SessionKey) -> asyncio.Task[None]:
         job = self._jobs.get(key)
         if job is None:
-            job = self._jobs[key] = self._spawn(self._summarize(agent, key, yields=yields))
+            job = self._jobs[key] = self._spawn(self._summarize(agent, key))
             job.add_done_callback(lambda _: self._jobs.pop(key))
         return job
 
     async def _waited(self, job: asyncio.Task[None]) -> None:
         await asyncio.wait((job,), timeout=PATIENCE)
 
-    async def _summarize(self, agent: Agent, key: SessionKey, *, yields: bool) -> None:
+    async def _summarize(self, agent: Agent, key: SessionKey) -> None:
         assert agent.summarizer, "only what has one is summarised"
         try:
             # Turns that end meanwhile may make another one due.
-            while covered := await agent.summarizer.summarize(self._store, key, yields=yields):
+            while covered := await agent.summarizer.summarize(self._store, key):
                 logger.info("agent %s: %d messages of a session are summarised", agent.name, covered)
         except GaveWayError:
             # The next turn's end asks for it again.

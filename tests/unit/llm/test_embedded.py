@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hector.domain.errors import ContextTooLongError, GaveWayError, ModelUnavailableError
+from hector.domain.errors import ContextTooLongError, GaveWayError, ModelRequestError, ModelUnavailableError
 from hector.domain.events import TextDelta
 from hector.domain.messages import Text, UserMessage
 from hector.domain.models import ModelEvent, ModelReply, ModelRequest
@@ -119,6 +119,16 @@ async def test_a_request_that_yields_gives_way_to_one_that_does_not(endless: Emb
             await yielding
         with pytest.raises(GaveWayError):
             await reply(endless, YIELDING)
+
+
+async def test_an_answer_ends_where_it_may(model: EmbeddedModel) -> None:
+    assert (await reply(model, replace(HELLO, longest=7))).usage.output_tokens == 7
+    assert (await reply(model)).usage.output_tokens == 20
+
+
+async def test_it_is_held_to_no_schema(model: EmbeddedModel) -> None:
+    with pytest.raises(ModelRequestError, match="plain text"):
+        await reply(model, replace(HELLO, output_schema={"type": "object"}))
 
 
 async def test_requests_that_yield_are_answered_one_after_the_other(model: EmbeddedModel) -> None:

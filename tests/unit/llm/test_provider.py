@@ -143,6 +143,28 @@ async def test_tools_settings_and_the_key_are_sent(fake: FakeOpenAI) -> None:
     assert fake.requests[0].headers["authorization"] == f"Bearer {KEY}"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_how_an_answer_is_to_be_made_is_sent(
+    fake: FakeOpenAI, model: ProviderModel, stream: bool
+) -> None:
+    """But for its length: providers would count what the model thinks before it answers."""
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {"gist": {"type": "string"}},
+        "required": ["gist"],
+        "additionalProperties": False,
+    }
+    request = ModelRequest("", [user("hi")], stream=stream, longest=7, output_schema=schema)
+    async with aclosing(model.respond(request)) as events:
+        async for _ in events:
+            pass
+    body = fake.bodies[0]
+    assert body["response_format"]["type"] == "json_schema"
+    assert body["response_format"]["json_schema"]["schema"] == schema
+    assert body["response_format"]["json_schema"]["strict"] is True
+    assert not {"max_tokens", "max_completion_tokens"} & body.keys()
+
+
 async def test_malformed_arguments_are_sent_back_in_a_form_that_a_server_accepts(
     fake: FakeOpenAI, model: ProviderModel
 ) -> None:

@@ -86,7 +86,7 @@ def question(request: ModelRequest) -> str:
 
 async def test_nothing_is_asked_of_the_model_below_the_threshold() -> None:
     store, maker = long_talk(turns=3), summarizer(in_order())
-    assert await maker.summarize(store, KEY, yields=True) == 0
+    assert await maker.summarize(store, KEY) == 0
     assert requests(maker) == []
 
 
@@ -95,12 +95,12 @@ async def test_there_is_nothing_to_summarise_of_no_session() -> None:
         async def snapshot(self, key: SessionKey, limit: TailLimit) -> None:
             return None
 
-    assert await summarizer(in_order()).summarize(Empty(()), KEY, yields=True) == 0
+    assert await summarizer(in_order()).summarize(Empty(()), KEY) == 0
 
 
 async def test_older_turns_are_put_to_the_model_and_the_newest_kept() -> None:
     store, maker = long_talk(), summarizer(in_order(Say("They counted.")))
-    assert await maker.summarize(store, KEY, yields=True) == 10
+    assert await maker.summarize(store, KEY) == 10
     text = "They counted."
     assert store.summaries == [Summary(10, text, MESSAGE_TOKENS + len(SUMMARY_HEAD + text))]
     (request,) = requests(maker)
@@ -109,6 +109,7 @@ async def test_older_turns_are_put_to_the_model_and_the_newest_kept() -> None:
     assert "5u" not in question(request), "the newest turn"
     assert request.stream is False
     assert request.yields is True
+    assert request.longest == 450
     assert request.output_schema is not None
     assert request.tools == ()
     assert "180 words" in request.instructions
@@ -116,9 +117,9 @@ async def test_older_turns_are_put_to_the_model_and_the_newest_kept() -> None:
 
 async def test_the_next_summary_is_made_of_the_last_and_what_came_since() -> None:
     store, maker = long_talk(), summarizer(in_order(Say("first notes"), Say("second notes")))
-    await maker.summarize(store, KEY, yields=True)
+    await maker.summarize(store, KEY)
     store.messages = long_talk(turns=10).messages
-    assert await maker.summarize(store, KEY, yields=True) == 8
+    assert await maker.summarize(store, KEY) == 8
     assert [each.text for each in store.summaries] == ["first notes", "second notes"]
     told = question(requests(maker)[1])
     assert "first notes" in told
@@ -137,14 +138,14 @@ async def test_an_object_of_the_schema_reads_as_text() -> None:
     }
     for text in (json.dumps(answer), f"```json\n{json.dumps(answer)}\n```"):
         store = long_talk()
-        await summarizer(in_order(Say(text))).summarize(store, KEY, yields=True)
+        await summarizer(in_order(Say(text))).summarize(store, KEY)
         assert store.summaries[0].text == "A trip.\nFacts:\n- Ana lives in Porto.\nOpen questions:\n- When?"
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{}", '{"gist": 3, "facts": "x"}', "{ no JSON"])
 async def test_any_other_answer_is_taken_as_it_is(text: str) -> None:
     store = long_talk()
-    await summarizer(in_order(Say(text))).summarize(store, KEY, yields=True)
+    await summarizer(in_order(Say(text))).summarize(store, KEY)
     assert store.summaries[0].text == text
 
 
@@ -157,7 +158,7 @@ async def test_a_model_that_takes_no_schema_is_asked_for_text_from_then_on() -> 
     maker = summarizer(plain)
     for _ in range(2):
         store = long_talk()
-        await maker.summarize(store, KEY, yields=True)
+        await maker.summarize(store, KEY)
         assert store.summaries[0].text == "plain notes"
     assert [request.output_schema is None for request in requests(maker)] == [False, True, True]
     assert '- "' in requests(maker)[-1].instructions
@@ -167,8 +168,8 @@ async def test_a_model_that_refuses_all_is_not_taken_for_one_that_takes_no_schem
     maker = summarizer(in_order(Fail(ModelRequestError("no")), Fail(ModelRequestError("no")), Say("notes")))
     store = long_talk()
     with pytest.raises(ModelRequestError):
-        await maker.summarize(store, KEY, yields=True)
-    await maker.summarize(store, KEY, yields=True)
+        await maker.summarize(store, KEY)
+    await maker.summarize(store, KEY)
     assert requests(maker)[-1].output_schema is not None
 
 
@@ -176,19 +177,19 @@ async def test_a_model_that_refuses_all_is_not_taken_for_one_that_takes_no_schem
 async def test_what_fails_is_told_and_leaves_nothing(answer: Sequence[Line]) -> None:
     store = long_talk()
     with pytest.raises(ModelError):
-        await summarizer(in_order(answer)).summarize(store, KEY, yields=True)
+        await summarizer(in_order(answer)).summarize(store, KEY)
     assert store.summaries == []
 
 
 async def test_a_summary_that_is_too_long_is_to_be_written_shorter_and_then_cut() -> None:
     store, maker = long_talk(), summarizer(in_order(Say("x" * 301), Say("short")))
-    await maker.summarize(store, KEY, yields=True)
+    await maker.summarize(store, KEY)
     assert store.summaries[0].text == "short"
     assert "90 words" in requests(maker)[1].instructions
     assert "x" * 301 in question(requests(maker)[1])
 
     store = long_talk()
-    await summarizer(in_order(Say("x" * 301), Say("y" * 400))).summarize(store, KEY, yields=True)
+    await summarizer(in_order(Say("x" * 301), Say("y" * 400))).summarize(store, KEY)
     assert store.summaries[0].text == "y" * 300
 
 
@@ -196,7 +197,7 @@ async def test_much_is_put_to_the_model_in_several_calls_each_kept() -> None:
     store = long_talk(turns=60)
     made = iter(range(9))
     maker = summarizer(lambda _: [Say(f"notes {next(made)}")])
-    await maker.summarize(store, KEY, yields=True)
+    await maker.summarize(store, KEY)
     asked = [question(request) for request in requests(maker)]
     assert len(asked) == 4, "60 turns of some 230 letters, 4 budgets at once"
     assert [each.text for each in store.summaries] == [f"notes {number}" for number in range(4)]
@@ -210,32 +211,30 @@ async def test_much_is_put_to_the_model_in_several_calls_each_kept() -> None:
 async def test_what_was_done_before_a_failure_stays_and_is_gone_on_from() -> None:
     store = long_talk(turns=60)
     with pytest.raises(ModelUnavailableError):
-        await summarizer(in_order(Say("one"), Fail(ModelUnavailableError("down")))).summarize(
-            store, KEY, yields=True
-        )
+        await summarizer(in_order(Say("one"), Fail(ModelUnavailableError("down")))).summarize(store, KEY)
     (first,) = store.summaries
     maker = summarizer(in_order(*[Say("more")] * 3))
-    await maker.summarize(store, KEY, yields=True)
+    await maker.summarize(store, KEY)
     assert "\none\n" in question(requests(maker)[0])
     assert store.summaries[1].through_seq > first.through_seq
 
 
 async def test_a_summary_that_another_replica_forestalled_ends_the_work() -> None:
     store, maker = replace(long_talk(turns=60), refuses=True), summarizer(in_order(Say("notes")))
-    assert await maker.summarize(store, KEY, yields=True) == 0
+    assert await maker.summarize(store, KEY) == 0
     assert len(requests(maker)) == 1
 
 
 async def test_a_long_backlog_is_read_to_its_bound_alone() -> None:
     store = long_talk()
-    await summarizer(in_order(Say("notes")), most=500).summarize(store, KEY, yields=True)
+    await summarizer(in_order(Say("notes")), most=500).summarize(store, KEY)
     assert store.limits == [TailLimit(500 * BACKLOG, 1000 * BACKLOG)]
 
 
 async def test_a_message_longer_than_a_call_is_put_to_the_model_in_parts() -> None:
     store = Store(tail(("a", [user("x" * 9000), said("ok")])).messages)
     maker = summarizer(lambda _: [Say("notes")])
-    assert await maker.summarize(store, KEY, yields=True) == 1
+    assert await maker.summarize(store, KEY) == 1
     assert [question(request).count("x") for request in requests(maker)] == [3994, 4000, 1006]
     assert [each.through_seq for each in store.summaries] == [1]
 
@@ -245,7 +244,7 @@ async def test_a_model_with_a_small_window_is_given_little_at_once() -> None:
     model.context_window = 4000
     store = long_talk(turns=12)
     maker = ModelSummarizer(model, Letters(), COMPACTION, TailLimit(500, 1000))
-    await maker.summarize(store, KEY, yields=True)
+    await maker.summarize(store, KEY)
     assert len(model.requests) == 2
     assert all(len(question(request)) < 2000 for request in model.requests)
 
@@ -255,37 +254,35 @@ async def test_a_model_that_finds_it_too_long_is_given_less() -> None:
         return [Fail(ContextTooLongError("too long"))] if len(question(request)) > 1500 else [Say("notes")]
 
     store, maker = long_talk(turns=12), summarizer(small)
-    await maker.summarize(store, KEY, yields=True)
+    await maker.summarize(store, KEY)
     assert store.summaries[-1].through_seq == 22
     before = len(requests(maker))
-    await maker.summarize(long_talk(turns=12), KEY, yields=True)
+    await maker.summarize(long_talk(turns=12), KEY)
     assert len(question(requests(maker)[before])) <= 1500, "which is not forgotten"
 
 
 async def test_that_it_is_too_long_is_not_taken_for_that_there_is_no_schema() -> None:
     answers = in_order(Fail(ContextTooLongError("too long")), Say("notes"))
     maker = summarizer(answers)
-    await maker.summarize(long_talk(), KEY, yields=True)
+    await maker.summarize(long_talk(), KEY)
     assert all(request.output_schema is not None for request in requests(maker))
 
 
 async def test_many_small_messages_are_covered_to_the_half_that_is_read() -> None:
     store = Store(tail(*((str(n), [user("")]) for n in range(20))).messages)
-    assert await summarizer(in_order(Say("notes")), most=20).summarize(store, KEY, yields=True) == 10
+    assert await summarizer(in_order(Say("notes")), most=20).summarize(store, KEY) == 10
 
 
 async def test_where_nothing_is_sent_no_model_is_asked() -> None:
     session = tail(*((str(n), [user("x")]) for n in range(20)), unanswered="superseded")
     store, maker = Store(session.messages), summarizer(in_order(), most=20)
-    assert await maker.summarize(store, KEY, yields=True) == 10
+    assert await maker.summarize(store, KEY) == 10
     assert [(each.through_seq, each.text) for each in store.summaries] == [(10, "")]
 
 
 async def test_a_model_that_finds_anything_too_long_ends_with_its_error() -> None:
     with pytest.raises(ContextTooLongError):
-        await summarizer(lambda _: [Fail(ContextTooLongError("too long"))]).summarize(
-            long_talk(), KEY, yields=True
-        )
+        await summarizer(lambda _: [Fail(ContextTooLongError("too long"))]).summarize(long_talk(), KEY)
 
 
 def shortest(request: ModelRequest) -> Sequence[Line]:
@@ -298,7 +295,7 @@ async def test_afterwards_all_that_no_summary_covers_is_sent_whole(session: Tail
     """But for a last unit that is too large by itself."""
     compaction = Compaction(budget, threshold=0.8, target=0.6)
     store, maker = Store(session.messages), summarizer(shortest, compaction)
-    while await maker.summarize(store, KEY, yields=True):
+    while await maker.summarize(store, KEY):
         pass
     memory = TokenBudget(budget, Letters(), compaction)
     seen = store.seen
@@ -308,4 +305,4 @@ async def test_afterwards_all_that_no_summary_covers_is_sent_whole(session: Tail
         assert not selection.overflowed
         return
     # Nothing more can be covered.
-    assert await maker.summarize(store, KEY, yields=True) == 0
+    assert await maker.summarize(store, KEY) == 0
